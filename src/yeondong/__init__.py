@@ -1,0 +1,1 @@
+"""Asynchronous integration between backend systems, five methods behind one message model."""

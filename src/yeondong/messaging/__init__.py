@@ -1,0 +1,1 @@
+"""Messages between applications, by way of a broker."""

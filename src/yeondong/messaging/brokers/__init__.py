@@ -1,0 +1,1 @@
+"""One driver per broker; only the app loads them."""
