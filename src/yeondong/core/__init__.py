@@ -1,0 +1,1 @@
+"""Values and contracts: what everything else is written against. No I/O."""

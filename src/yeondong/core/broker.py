@@ -1,0 +1,82 @@
+"""What carries messages between applications, or between the parts of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Literal, Protocol, TypeAlias
+
+from msgspec import Struct
+
+from yeondong.core.message import Kind
+from yeondong.core.sink import Sink
+from yeondong.core.source import Source
+from yeondong.core.traits import Traits
+
+Since: TypeAlias = Literal["start", "now"]
+
+
+class Receiver(Struct, frozen=True):
+    """One message type that one group of one app receives."""
+
+    type: str
+    kind: Kind
+    channel: str
+    group: str
+    app: str
+
+
+class GroupLag(Struct, frozen=True):
+    """How far one group of a channel has come. ``dropped`` counts what a full log dropped before the group read it."""
+
+    channel: str
+    group: str
+    waiting: int
+    since: datetime | None
+    dropped: int = 0
+
+
+class Broker(Protocol):
+    """Makes sinks and sources, and knows who receives what. Its methods may be called from any thread."""
+
+    traits: Traits
+    address: str
+
+    def prepare(self) -> None:
+        """Connect once and check that it can be used. Raises ``ConnectionLost`` or ``StoreError``."""
+
+    def sink(self) -> Sink:
+        """Return a new sink for all channels; each lane has its own."""
+
+    def source(self, channel: str, group: str) -> Source:
+        """Return a new source of one group's messages; the group must be registered."""
+
+    def register(self, app: str, receivers: Sequence[Receiver], since: Callable[[str, str], Since]) -> None:
+        """Replace what this app receives and make its groups; ``since(channel, group)`` says where a new one starts.
+
+        Raises ``ReceiverError``, and registers nothing, if a command would have a second receiver.
+        """
+
+    def receivers(self) -> Sequence[Receiver]:
+        """Return everything that is registered."""
+
+    def groups(self) -> Sequence[GroupLag]:
+        """Return all groups with their progress."""
+
+    def forget(self, channel: str, group: str) -> bool:
+        """Remove a group and its progress; False if there is none."""
+
+    def rewind(self, channel: str, group: str, start: str) -> int:
+        """Set a group back to the start, or to a time in ISO 8601, never forward; return how many messages will repeat.
+
+        For sources with ``Traits.replay``, while nobody has the group open.
+        """
+
+    def sweep(self) -> int:
+        """Delete what the retention no longer keeps; return how many messages."""
+
+    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` soon after anybody sends; return a function that ends it."""
+
+    def close(self) -> None:
+        """Disconnect. Never raises; twice is harmless."""

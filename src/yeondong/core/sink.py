@@ -1,0 +1,41 @@
+"""Where messages are sent to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from yeondong.core.message import Message
+from yeondong.core.traits import Traits
+
+
+class Refused(Struct, frozen=True):
+    """A message that the system will never take, and why."""
+
+    message: Message
+    reason: str
+
+
+class Sink(Protocol):
+    """Takes messages. Used by its lane's thread only."""
+
+    traits: Traits
+
+    def open(self) -> None:
+        """Connect. Raises ``ConnectionLost``."""
+
+    def check(self, message: Message) -> str | None:
+        """Say why this message can never be sent; local and pure."""
+
+    def send(self, messages: Sequence[Message], deadline: float) -> Sequence[Refused]:
+        """Return when the system has the messages safely, in order; tell which it refused.
+
+        Hands nothing over once ``clock.elapsed()`` has reached ``deadline`` (seconds): it raises ``ConnectionLost`` instead. On a
+        transient failure it takes back what is not yet sent and raises ``ConnectionLost`` for the whole call; the engine
+        sends all of it again, in order, and receivers know a repeat by its id.
+        """
+
+    def close(self) -> None:
+        """Disconnect. Never raises; twice is harmless."""

@@ -1,0 +1,345 @@
+"""The database side: one small contract for each part, and the session that carries them.
+
+Whoever writes a position, a mark or a held entry names its ``Fence``; the statement itself checks the epoch, so that a
+worker that was paused beyond its lease writes nothing. Times are the database's own, so that hosts may disagree.
+Every method may raise ``ConnectionLost`` (away, locked, full): nothing was written then, save where the text says
+otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from yeondong.core.delivery import Delivery
+from yeondong.core.fence import Fence
+from yeondong.core.message import Message
+from yeondong.core.source import Lag
+
+
+class Transaction(Protocol):
+    """The store's transaction, with this message's inbox row in it. The engine commits it.
+
+    ``execute`` takes SQL with ``:name`` parameters, the same on every store, or a SQLAlchemy statement; ``values`` is a
+    mapping or any object with fields of these names, or a sequence of them (the statement then runs once for each).
+    ``connection`` is the driver's own connection, for everything else.
+    """
+
+    connection: Any
+
+    def execute(self, statement: Any, values: Any = None) -> Iterable[Any]:
+        """Run one statement and return its rows."""
+
+
+class OpenTransaction(Transaction, Protocol):
+    """A transaction as its owner sees it."""
+
+    def current(self) -> bool:
+        """Whether the transaction that was begun is still open: a handler may have ended it, or the server."""
+
+    def commit(self) -> None:
+        """Commit. After ``ConnectionLost`` it is unknown whether it took effect. ``StoreError`` if not ``current``."""
+
+    def rollback(self) -> None:
+        """Undo. Never raises."""
+
+
+class Inbox(Protocol):
+    """Remembers which messages a group has handled. One row is (group, message id)."""
+
+    def claim(self, tx: Transaction, group: str, ids: Sequence[str]) -> set[str]:
+        """Insert the ids, sorted, into the transaction and return the new ones: those that nobody claimed before."""
+
+    def unclaim(self, tx: Transaction, group: str, ids: Sequence[str]) -> None:
+        """Take back claims of this same transaction."""
+
+    def sweep(self, older: timedelta, limit: int) -> int:
+        """Delete up to ``limit`` rows older than this, never one whose id is still held; return how many."""
+
+
+class Hold(Struct, frozen=True):
+    """One message for ``Held``.
+
+    With ``failed`` it waits for a person, and ``blocks`` says whether later messages of its key wait behind it. Otherwise
+    it waits at least ``after_seconds``, then its turn within its key; ``delivery.attempt`` is the attempt to come.
+    """
+
+    delivery: Delivery
+    after_seconds: float = 0.0
+    failed: bool = False
+    blocks: bool = True
+    error: str | None = None
+
+
+class HeldReceipt(Struct, frozen=True):
+    """The receipt of a delivery that comes out of ``Held``."""
+
+    id: int
+
+
+class Held(Protocol):
+    """What flows took over from their sources. Entries of one key keep the order in which they were put."""
+
+    def put(self, flow: str, holds: Sequence[Hold], fence: Fence | None) -> None:
+        """Write all in one transaction, durable before it returns; an id that the flow holds already is left as it is."""
+
+    def known(self, flow: str, ids: Collection[str]) -> set[str]:
+        """Return which of these message ids the flow holds."""
+
+    def keys(self, flow: str) -> Mapping[tuple[str, ...], int]:
+        """Count, by ``order_key``, the entries that later messages must wait behind."""
+
+    def due(self, flow: str, limit: int) -> Sequence[Delivery]:
+        """Return up to ``limit`` waiting entries whose turn it is, in order within each key, as deliveries.
+
+        The turn of a key comes when its first entry (failed ones that do not block left aside) is waiting and due; those
+        behind it follow, whatever their time. The receipt is a ``HeldReceipt``.
+        """
+
+    def settle(self, flow: str, done: Sequence[Delivery], again: Sequence[Hold], fence: Fence | None) -> None:
+        """Delete the done ones and write what became of the others, in one transaction. Twice is harmless."""
+
+    def count(self, flow: str) -> int:
+        """Count all entries, failed ones included."""
+
+
+class Leases(Protocol):
+    """Who may run an exclusive flow. Epochs only rise, also across a store that was made anew."""
+
+    def take(self, name: str, owner: str, seconds: float) -> Fence | None:
+        """Take a free or expired lease under a new epoch; None while another owner holds it."""
+
+    def renew(self, fence: Fence, seconds: float) -> Fence | None:
+        """Extend under the same epoch; None if another owner has taken it."""
+
+    def release(self, fence: Fence) -> None:
+        """Free it at once, if it is still ours."""
+
+
+class Positions(Protocol):
+    """How far a flow has come, for sources that do not remember it themselves."""
+
+    def load(self, name: str) -> str | None:
+        """Return the position saved last."""
+
+    def save(self, name: str, position: str, fence: Fence) -> None:
+        """Save it. Raises ``FenceLost`` under an older epoch."""
+
+
+class OutboxRows(Protocol):
+    """The outbox table as the relay sees it. A delivery's receipt is the row's id, its attempt ``fail_count`` + 1."""
+
+    def waiting(self, limit: int, on_loan: Collection[int]) -> Sequence[Delivery]:
+        """Return WAITING rows in id order, without those on loan and those whose key is blocked or not yet due."""
+
+    def mark(self, ids: Sequence[int], fence: Fence) -> None:
+        """Set DONE what is WAITING. Raises ``FenceLost`` under an older epoch."""
+
+    def hold(self, holds: Sequence[Hold], fence: Fence) -> None:
+        """Keep failures and long waits on the rows themselves. Raises ``FenceLost`` under an older epoch."""
+
+    def following(self, position: int, limit: int) -> Sequence[Delivery]:
+        """Return rows with an id above ``position``, in id order, whatever their status."""
+
+    def lag(self, position: int | None) -> Lag:
+        """Count what waits: WAITING rows, or, given a position, the rows above it."""
+
+    def sweep(self, older: timedelta, limit: int, position: int | None) -> int:
+        """Delete up to ``limit`` rows that were sent before this age; with a position, rows up to it."""
+
+
+class Suspects(Protocol):
+    """Attempts that were begun after an unclean end, so that a message that kills its process is known by it."""
+
+    def load(self, flow: str) -> Mapping[str, int]:
+        """Return attempts begun, by message id."""
+
+    def begin(self, flow: str, message_id: str, attempt: int) -> None:
+        """Write, before it is run, that this attempt begins."""
+
+    def clear(self, flow: str) -> None:
+        """Forget all: the flow is through with them."""
+
+
+class Control(Struct, frozen=True):
+    """What persons and failures decided about a flow; survives restarts.
+
+    ``paused`` and ``stopped`` hold the reason. ``replay`` is a request not yet carried out: ``start``, or a time in ISO 8601.
+    ``generation`` counts replays; the inbox counts ids per generation.
+    """
+
+    paused: str | None = None
+    stopped: str | None = None
+    replay: str | None = None
+    generation: int = 0
+
+
+class FlowReport(Struct, frozen=True):
+    """How one flow of one worker is; ``since`` when and ``reason`` why it is in this state.
+
+    ``state``: standby, running, paused, stopped. Totals count from the worker's start; ``rate`` is handled per second.
+    """
+
+    flow: str
+    state: str
+    since: datetime
+    reason: str | None = None
+    in_flight: int = 0
+    retrying: int = 0
+    handled: int = 0
+    failed: int = 0
+    passed_over: int = 0
+    rate: float = 0.0
+    warning: str | None = None
+
+
+class WorkerReport(Struct, frozen=True):
+    """A worker process that is alive, or was at ``seen_at`` by the database's clock."""
+
+    worker: str
+    app: str
+    host: str
+    pid: int
+    started_at: datetime
+    flows: Sequence[FlowReport] = ()
+    seen_at: datetime | None = None
+    age_seconds: float = 0.0
+
+
+class Flows(Protocol):
+    """What is known about flows and workers, for persons, probes and the next worker."""
+
+    def control(self, flow: str) -> Control:
+        """Return what was decided about the flow."""
+
+    def pause(self, flow: str, reason: str) -> None:
+        """Ask every worker to pause the flow; each does so within a second or two."""
+
+    def resume(self, flow: str) -> None:
+        """End a pause and a stop."""
+
+    def stop(self, flow: str, reason: str) -> None:
+        """Stop the flow until a person resumes it."""
+
+    def ask_replay(self, flow: str, start: str) -> None:
+        """Ask the worker of the flow to replay: ``start``, or a time in ISO 8601 with an offset."""
+
+    def replayed(self, flow: str) -> int:
+        """Note that the request was carried out; return the new generation."""
+
+    def opened(self, flow: str, owner: str) -> bool:
+        """Note that ``owner`` opened the flow; return whether the last owner's end was unclean."""
+
+    def closed(self, flow: str, owner: str) -> None:
+        """Note a clean end."""
+
+    def beat(self, report: WorkerReport) -> None:
+        """Write that the worker is alive and how its flows are."""
+
+    def workers(self) -> Sequence[WorkerReport]:
+        """Return the workers seen within the last day, youngest sign of life first."""
+
+    def forget_worker(self, worker: str) -> None:
+        """Remove a worker that ended cleanly."""
+
+
+class Failure(Struct, frozen=True):
+    """A held entry that waits for a person. ``behind`` counts the messages of its key that wait behind it."""
+
+    id: str
+    flow: str
+    message: Message
+    attempts: int
+    error: str
+    failed_at: datetime
+    blocks: bool
+    behind: int = 0
+    edited: bool = False
+
+
+class FailureFilter(Struct, frozen=True):
+    """Which failures are meant; what is None is not asked for. ``error`` is a part of the error's text."""
+
+    ids: Sequence[str] | None = None
+    flow: str | None = None
+    type: str | None = None
+    key: str | None = None
+    error: str | None = None
+    before: datetime | None = None
+
+
+class Failures(Protocol):
+    """Failures of all flows, and what persons do about them. Each action writes who, when and what."""
+
+    def find(self, which: FailureFilter, limit: int) -> Sequence[Failure]:
+        """Return matching failures, oldest first."""
+
+    def count(self, which: FailureFilter) -> int:
+        """Count matching failures."""
+
+    def retry(self, ids: Sequence[str], by: str) -> int:
+        """Let them be tried again, from the first attempt, before what waits behind them; return how many did."""
+
+    def discard(self, ids: Sequence[str], by: str) -> int:
+        """Give them up; what waits behind them goes on; return how many were."""
+
+    def edit(self, id: str, data: bytes, by: str) -> bool:
+        """Replace the data of one failure; the original is kept with the action. False if it is no longer a failure."""
+
+    def actions(self, id: str) -> Sequence[Mapping[str, Any]]:
+        """Return what was done about one: ``at``, ``by``, ``action``, ``original`` (bytes or None)."""
+
+
+class Session(Protocol):
+    """One thread's connection to the store. After ``ConnectionLost`` its next use connects anew."""
+
+    inbox: Inbox
+    held: Held
+    leases: Leases
+    positions: Positions
+    outbox: OutboxRows
+    suspects: Suspects
+    flows: Flows
+    failures: Failures
+
+    def begin(self, holder: str) -> OpenTransaction:
+        """Begin a transaction that may write. ``holder`` names who does, for messages about long ones."""
+
+    def lost(self, error: BaseException) -> str | None:
+        """Say which outage an error of the driver means; None if it is an error of the statement."""
+
+    def close(self) -> None:
+        """Disconnect. Never raises; twice is harmless."""
+
+
+class Store(Protocol):
+    """A database that keeps what flows need."""
+
+    address: str
+
+    def prepare(self) -> str | None:
+        """Check that the database and its tables can be used; an embedded file is made. Say what was made.
+
+        Raises ``StoreError`` (``NotADatabase``, ``ReadOnlyStore``, ``SchemaMissing``, ``SchemaMismatch``) and changes nothing then.
+        """
+
+    def connect(self) -> Session:
+        """Return a session for one thread. Cheap: it connects at its first use."""
+
+    def add(self, tx: Any, messages: Sequence[Message]) -> None:
+        """Insert into the outbox, in the caller's own transaction. Raises ``TransactionError``."""
+
+    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` soon after anybody commits; return a function that ends it."""
+
+    def statements(self) -> Sequence[str]:
+        """Return the statements that create the tables, in order."""
+
+    def create(self) -> Sequence[str]:
+        """Create what is missing and return the names; nothing that is there is changed."""
+
+    def check(self) -> Sequence[str]:
+        """Compare the tables with what this version needs and return a sentence for each difference."""

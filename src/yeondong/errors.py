@@ -1,0 +1,130 @@
+"""Everything yeondong raises. Each error says what is wrong, with the value, and then what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class YeondongError(Exception):
+    """The root of all errors that yeondong raises."""
+
+
+# --- what a developer declared cannot work -----------------------------------------------------------------------------
+
+
+class DeclarationError(YeondongError):
+    """A decorator, a payload class or an option cannot work, whatever the systems do."""
+
+
+class SettingsError(YeondongError):
+    """A setting from the environment, ``yeondong.toml`` or the code cannot be used."""
+
+
+class UnknownEndpoint(SettingsError):
+    """A store or broker URL has a scheme that no driver serves."""
+
+    def __init__(self, url: str, scheme: str, known: Iterable[str], what: str) -> None:
+        super().__init__(f"no {what} serves {url!r} (scheme {scheme!r}); known schemes: {', '.join(sorted(known))}")
+        self.url = url
+        self.scheme = scheme
+
+
+class AppNotFound(YeondongError):
+    """The command line was given an app that does not import, or is no app."""
+
+
+class UnknownName(YeondongError):
+    """Something was asked for by a name that does not exist."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        names = ", ".join(sorted(known)) or "none"
+        super().__init__(f"no {what} named {name!r}; known: {names}")
+        self.name = name
+
+
+class ReceiverError(YeondongError):
+    """A command has a second receiver, or none."""
+
+
+# --- one message cannot go --------------------------------------------------------------------------------------------
+
+
+class MessageRefused(YeondongError):
+    """A message can never be sent as it is: too large, a key of the wrong type, a naive datetime."""
+
+
+class UnknownChannel(MessageRefused):
+    """A message names a channel that the app does not know."""
+
+
+class PublishTimedOut(YeondongError):
+    """The broker did not take the messages within the time-out; whether it has them is unknown."""
+
+
+# --- the caller's transaction -----------------------------------------------------------------------------------------
+
+
+class TransactionError(YeondongError):
+    """What was passed as a transaction cannot carry an outbox message."""
+
+
+class NotInTransaction(TransactionError):
+    """An autocommit connection outside a transaction: the message would not share the fate of the change."""
+
+
+class ForeignConnection(TransactionError):
+    """A connection of another driver, or to another database than the app's store."""
+
+
+class ClosedConnection(TransactionError):
+    """The connection is closed."""
+
+
+# --- systems ----------------------------------------------------------------------------------------------------------
+
+
+class ConnectionLost(YeondongError):
+    """A system is away, locked or full. Passing: the flow pauses and goes on by itself; no attempt is counted."""
+
+    def __init__(self, system: str, address: str, reason: str) -> None:
+        super().__init__(f"{system} at {address} is not available: {reason}")
+        self.system = system
+        self.address = address
+        self.reason = reason
+
+
+class Unavailable(YeondongError):
+    """Raised by a handler: what it calls is away. The flow pauses and tries again; no attempt is counted."""
+
+
+class FenceLost(YeondongError):
+    """Another worker took the lease over: nothing was written, and what is in memory is forgotten."""
+
+    def __init__(self, name: str, epoch: int) -> None:
+        super().__init__(f"the lease {name!r} is no longer held under epoch {epoch}; another worker took it over")
+        self.name = name
+        self.epoch = epoch
+
+
+class StoreError(YeondongError):
+    """The store cannot be used as it is, and waiting will not mend it."""
+
+
+class NotADatabase(StoreError):
+    """The file exists and is no database."""
+
+
+class ReadOnlyStore(StoreError):
+    """The store can be read and not written."""
+
+
+class SchemaMissing(StoreError):
+    """The database lacks yeondong's tables."""
+
+
+class SchemaMismatch(StoreError):
+    """The tables belong to an older or newer yeondong."""
+
+
+class HeldFull(YeondongError):
+    """A flow holds as many messages as it may; it stops until a person retries or discards some."""
