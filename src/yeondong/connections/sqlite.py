@@ -1,0 +1,397 @@
+"""One SQLite file as a process sees it: its connections, its one writer, and its watcher."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from weakref import WeakSet, WeakValueDictionary
+
+from yeondong.errors import ConnectionLost, NotADatabase, ReadOnlyStore, StoreError
+
+BUSY_SECONDS = 5.0
+LONG_SECONDS = 1.0
+REMEMBER_SECONDS = 60.0
+# A wake-up of a thread costs 0.1 to 0.2 ms of a core, ten times the look itself: 20 of them a second are under 0.5 %, 50 are
+# not. One commit is mostly followed by another (relay, broker, worker), so for a moment we look more often.
+POLL_SECONDS = 0.05
+POLL_SOON_SECONDS = 0.02
+SOON_SECONDS = 0.1
+REOPEN_SECONDS = 1.0
+WAL_RESET_FIXED = (3, 51, 3)
+
+OUTAGES = {
+    sqlite3.SQLITE_BUSY: "locked by another writer",
+    sqlite3.SQLITE_LOCKED: "locked by another writer",
+    sqlite3.SQLITE_READONLY: "it has become read-only",
+    sqlite3.SQLITE_IOERR: "input/output error",
+    sqlite3.SQLITE_FULL: "the disk or the database is full",
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened",
+    sqlite3.SQLITE_PROTOCOL: "locked by another writer",
+}
+
+_log = logging.getLogger("yeondong.sqlite")
+
+
+def primary_code(error: BaseException) -> int | None:
+    """Return SQLite's primary result code of an error, also of one that SQLAlchemy has wrapped."""
+    cause = getattr(error, "orig", None) or error
+    code = getattr(cause, "sqlite_errorcode", None)
+    return None if code is None else int(code) & 0xFF
+
+
+def lost(error: BaseException) -> str | None:
+    """Say which outage an error means; None if it is an error of the statement."""
+    code = primary_code(error)
+    return None if code is None else OUTAGES.get(code)
+
+
+class Connection(sqlite3.Connection):
+    """A connection that knows the process it belongs to."""
+
+    pid: int
+
+
+class FairLock:
+    """A lock that is given in the order in which it was asked for.
+
+    ``threading.Lock`` goes to whoever asks at the right moment, which is the thread that has just released it: a flow
+    that commits in a loop would keep all others out.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+        self._taken = False
+
+    def acquire(self, timeout: float) -> bool:
+        with self._guard:
+            if not self._taken:
+                self._taken = True
+                return True
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        if turn.acquire(timeout=timeout):
+            return True
+        with self._guard:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                return False
+        return True  # it was handed over just after the time was up
+
+    def release(self) -> None:
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._taken = False
+
+
+class SqliteFile:
+    """One database file in this process. Made by ``sqlite_file``; all methods may be called from any thread.
+
+    ``max_pages`` bounds the file as a full disk would; it counts for connections opened afterwards.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.pid = os.getpid()
+        self.max_pages: int | None = None
+        self._lock = FairLock()
+        self._writer: tuple[str, float, int] | None = None
+        self._warned = False
+        self._last_long: tuple[str, float, float] | None = None
+        self._wakes: dict[object, Callable[[], None]] = {}
+        self._watcher: threading.Thread | None = None
+        self._guard = threading.Lock()
+        self._over = threading.Event()
+
+    def empty(self) -> bool:
+        """Whether there is no file, or one without content."""
+        # Never open() the file itself: closing it would drop all locks that SQLite holds on it in this process.
+        try:
+            return Path(self.path).stat().st_size == 0
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise ConnectionLost("SQLite", self.path, f"the file cannot be opened ({error.strerror})") from error
+
+    def look(self) -> Connection:
+        """Open an existing file for reading only; changes nothing, whatever the file is."""
+        connection = self._open("mode=ro")
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        except sqlite3.Error as error:
+            connection.close()
+            raise self.opening_error(error) from error
+        return connection
+
+    def connect(self, *, durable: bool) -> Connection:
+        """Open the file, made if missing, in WAL mode and without implicit transactions.
+
+        A commit of a ``durable`` connection survives a power cut. Others (positions, marks, leases) may come back as
+        they were a moment before, which repeats work and never breaks the file.
+        """
+        self._refuse_read_only()
+        connection = self._open("mode=rwc")
+        try:
+            self._use_wal(connection)
+            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            connection.execute("PRAGMA foreign_keys=ON")
+            if self.max_pages is not None:
+                connection.execute(f"PRAGMA max_page_count={self.max_pages:d}")
+        except sqlite3.Error as error:
+            connection.close()
+            raise self.opening_error(error) from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @contextlib.contextmanager
+    def writing(self, holder: str) -> Iterator[None]:
+        """Be the only writer of this process; see ``acquire``."""
+        self.acquire(holder)
+        try:
+            yield
+        finally:
+            self.release()
+
+    def acquire(self, holder: str) -> None:
+        """Become the only writer of this process, in the order of asking; ``holder`` is named to those who wait long.
+
+        Raises ``ConnectionLost`` after 5 s, and ``StoreError`` at once if this thread writes already.
+        """
+        if not self._lock.acquire(timeout=0):
+            self._refuse_nesting(holder)
+            if not self._lock.acquire(timeout=BUSY_SECONDS):
+                raise ConnectionLost("SQLite", self.path, self._who_writes())
+        self._warned = False
+        self._writer = (holder, time.monotonic(), threading.get_ident())
+
+    def release(self) -> None:
+        """Let the next one write."""
+        writer = self._writer
+        self._warn_of_long_writer()
+        if writer is not None and time.monotonic() - writer[1] > LONG_SECONDS:
+            self._last_long = (writer[0], time.monotonic() - writer[1], time.monotonic())
+        self._writer = None
+        self._lock.release()
+
+    @contextlib.contextmanager
+    def transaction(self, connection: sqlite3.Connection, holder: str) -> Iterator[None]:
+        """Write in one transaction, as the only writer. Raises ``ConnectionLost`` for an outage; nothing is written."""
+        with self.writing(holder):
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise self.translated(error) from error
+
+    def long_writer(self) -> tuple[str, float] | None:
+        """Name who holds the lock for more than 1 s, and for how long; or who last did so within a minute."""
+        now = time.monotonic()
+        writer = self._writer
+        if writer is not None and now - writer[1] > LONG_SECONDS:
+            return writer[0], now - writer[1]
+        if self._last_long is not None and now - self._last_long[2] < REMEMBER_SECONDS:
+            return self._last_long[0], self._last_long[1]
+        return None
+
+    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake`` within about 50 ms after any connection committed; return a function that ends it."""
+        token = object()
+        with self._guard:
+            self._wakes[token] = wake
+            if self._watcher is None:
+                self._over = threading.Event()
+                self._watcher = threading.Thread(
+                    target=self._watch, args=(self._over,), name=f"watch {self.path}", daemon=True
+                )
+                self._watcher.start()
+
+        def unwatch() -> None:
+            with self._guard:
+                self._wakes.pop(token, None)
+                if not self._wakes:
+                    self._over.set()
+                    self._watcher = None
+
+        return unwatch
+
+    def translated(self, error: sqlite3.Error) -> Exception:
+        """Return what to raise for an error of SQLite: ``ConnectionLost`` for an outage, else the error itself."""
+        reason = lost(error)
+        return error if reason is None else ConnectionLost("SQLite", self.path, f"{reason} ({error})")
+
+    def opening_error(self, error: sqlite3.Error) -> Exception:
+        """Return what to raise for an error while opening."""
+        match primary_code(error):
+            case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
+                return NotADatabase(f"{self.path} exists and is not an SQLite database ({error}); name another file")
+            case sqlite3.SQLITE_READONLY:
+                return ReadOnlyStore(_read_only_sentence(self.path))
+            case _:
+                return self.translated(error)
+
+    def _open(self, mode: str) -> Connection:
+        try:
+            connection = sqlite3.connect(
+                f"{Path(self.path).as_uri()}?{mode}",
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+                factory=Connection,
+                uri=True,
+            )
+        except sqlite3.Error as error:
+            raise self._cannot_open(error) from error
+        connection.pid = os.getpid()
+        _open_connections.add(connection)
+        return connection
+
+    def _cannot_open(self, error: sqlite3.Error) -> Exception:
+        path = Path(self.path)
+        if path.is_dir():
+            return NotADatabase(f"{self.path} is a folder, not an SQLite database; name a file in it")
+        if not path.parent.is_dir():
+            return StoreError(f"the folder {path.parent} does not exist; make it, or name another file")
+        return self.opening_error(error)
+
+    def _refuse_read_only(self) -> None:
+        path = Path(self.path)
+        # SQLite opens a read-only file without a word and fails at the first write; the folder takes the log beside it.
+        for place in (path, path.parent):
+            if place.exists() and not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+                raise ReadOnlyStore(_read_only_sentence(str(place)))
+
+    def _use_wal(self, connection: Connection) -> None:
+        give_up = time.monotonic() + BUSY_SECONDS
+        mode = None
+        while mode is None:
+            try:
+                mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            except sqlite3.OperationalError as error:
+                # Changing the mode does not wait for the busy time-out when two processes make the file at once.
+                if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                    raise
+                time.sleep(POLL_SOON_SECONDS)
+        if mode != "wal":
+            raise StoreError(
+                f"{self.path} cannot use a write-ahead log (journal mode stays {mode!r}); put it on a local file system"
+            )
+
+    def _refuse_nesting(self, holder: str) -> None:
+        writer = self._writer
+        if writer is not None and writer[2] == threading.get_ident():
+            raise StoreError(
+                f"{holder} would wait for ever: its own thread has an open transaction on {self.path} ({writer[0]}); "
+                "commit that one first, or use it"
+            )
+
+    def _who_writes(self) -> str:
+        writer = self._writer
+        if writer is None:
+            return f"locked for more than {BUSY_SECONDS:g} s"
+        return f"{writer[0]} has held the only write lock for {time.monotonic() - writer[1]:.1f} s"
+
+    def _warn_of_long_writer(self) -> None:
+        writer = self._writer
+        if writer is None or self._warned:
+            return
+        seconds = time.monotonic() - writer[1]
+        if seconds > LONG_SECONDS:
+            self._warned = True
+            _log.warning(
+                "%s has held the only write lock of %s for %.1f s; keep transactions short",
+                writer[0],
+                self.path,
+                seconds,
+                extra={"holder": writer[0], "file": self.path, "seconds": seconds},
+            )
+
+    def _watch(self, over: threading.Event) -> None:
+        connection: Connection | None = None
+        seen: int | None = None
+        changed = 0.0
+        while not over.is_set():
+            try:
+                if connection is None:
+                    connection = self._open("mode=rw")
+                version = connection.execute("PRAGMA data_version").fetchone()[0]
+            except (sqlite3.Error, ConnectionLost, StoreError):
+                if connection is not None:
+                    connection.close()
+                connection = seen = None
+                over.wait(REOPEN_SECONDS)
+                continue
+            now = time.monotonic()
+            if version != seen:
+                seen, changed = version, now
+                for wake in list(self._wakes.values()):
+                    wake()
+            self._warn_of_long_writer()
+            # Not over.wait(): with a time-out it costs another 0.1 ms of a core.
+            time.sleep(POLL_SOON_SECONDS if now - changed < SOON_SECONDS else POLL_SECONDS)
+        if connection is not None:
+            connection.close()
+
+
+def sqlite_file(path: str) -> SqliteFile:
+    """Return this process's object of a file; the same one for every path that leads to it."""
+    if path == ":memory:" or not path:
+        raise StoreError(f"{path!r} is no file; name one, since connections and processes share it")
+    real = os.path.realpath(path)
+    with _files_guard:
+        file = _files.get((real, os.getpid()))
+        if file is None:
+            _tell_of_wal_reset()
+            file = _files[real, os.getpid()] = SqliteFile(real)
+        return file
+
+
+def _read_only_sentence(place: str) -> str:
+    return f"{place} is read-only; give this user the right to write it and its folder, or name another file"
+
+
+def _tell_of_wal_reset() -> None:
+    if sqlite3.sqlite_version_info < WAL_RESET_FIXED and not _files:
+        _log.info(
+            "SQLite %s has a rare fault that can corrupt a file with several writers (fixed in 3.51.3, "
+            "https://sqlite.org/wal.html)",
+            sqlite3.sqlite_version,
+        )
+
+
+def _after_fork() -> None:
+    """Keep what was inherited open for ever: closing it would drop or checkpoint what the parent still works with."""
+    global _files_guard  # noqa: PLW0603 - another thread of the parent may have held it
+    _files_guard = threading.Lock()
+    for connection in list(_open_connections):
+        # One reference more than anybody gives back, so that not even the end of the interpreter closes it.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+    _open_connections.clear()
+
+
+# The one registry of the package that is process-wide: a lock for a file has to be, or the store and the broker of two
+# apps would each have their own lock for it and wait for each other in SQLite, without order and without a name.
+_files: WeakValueDictionary[tuple[str, int], SqliteFile] = WeakValueDictionary()
+_files_guard = threading.Lock()
+_open_connections: WeakSet[Connection] = WeakSet()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
