@@ -81,7 +81,13 @@ class HeldReceipt(Struct, frozen=True):
 
 
 class Held(Protocol):
-    """What flows took over from their sources. Entries of one key keep the order in which they were put."""
+    """What flows took over from their sources. Entries of one key keep the order in which they were put.
+
+    ``copies`` says that the source may forget what was put. Without it the entry is the source's own row, which the
+    source lends again when its time has come.
+    """
+
+    copies: bool
 
     def put(self, flow: str, holds: Sequence[Hold], fence: Fence | None) -> None:
         """Write all in one transaction, durable before it returns; an id that the flow holds already is left as it is."""
@@ -294,8 +300,13 @@ class Failures(Protocol):
 
 
 class Session(Protocol):
-    """One thread's connection to the store. After ``ConnectionLost`` its next use connects anew."""
+    """One thread's connection to the store. After ``ConnectionLost`` its next use connects anew.
 
+    ``system`` and ``address`` are what its ``ConnectionLost`` names.
+    """
+
+    system: str
+    address: str
     inbox: Inbox
     held: Held
     leases: Leases

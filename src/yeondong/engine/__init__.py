@@ -1,0 +1,1 @@
+"""What runs flows: one thread per flow talks to its source, lanes run handlers and sinks."""

@@ -1,0 +1,69 @@
+"""What was declared about one flow, and what its surroundings give it."""
+
+from __future__ import annotations
+
+import random as chance
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from yeondong.core.backoff import Backoff
+from yeondong.core.clock import Clock, SystemClock
+from yeondong.core.failpoint import Failpoint, never
+
+OnFailure: TypeAlias = Literal["park", "hold_key", "stop"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds a flow.
+
+    ``in_flight`` messages and ``in_flight_bytes`` may be on loan at once: that is the backpressure. A retry waits in
+    memory for ``memory_wait_seconds`` and together with others for a quarter of ``in_flight``; ``held`` entries may be held.
+    """
+
+    in_flight: int = 1_000
+    in_flight_bytes: int = 64 * 1024 * 1024
+    held: int = 10_000
+    memory_wait_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One flow as declared. ``exclusive`` flows run under a lease; ``suspicious`` ones look for a message that kills."""
+
+    name: str
+    on_failure: OnFailure = "hold_key"
+    attempts: int = 10
+    backoff: Backoff = Backoff()
+    limits: Limits = Limits()
+    exclusive: bool = True
+    suspicious: bool = True
+    rewind: Callable[[str], int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """Time, chance and names as parameters, so that a simulation can give its own."""
+
+    owner: str
+    clock: Clock = field(default_factory=SystemClock)
+    random: Callable[[], float] = chance.random
+    failpoint: Failpoint = never
+
+
+@dataclass(slots=True)
+class Scope:
+    """Under which name the inbox counts a flow's messages; a replay moves to the next generation."""
+
+    flow: str
+    generation: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.flow if self.generation == 0 else f"{self.flow}~{self.generation}"
+
+
+def describe(fields: Mapping[str, object]) -> str:
+    """Write an event's fields for a log line."""
+    return " ".join(f"{name}={value!r}" for name, value in fields.items())

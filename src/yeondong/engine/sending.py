@@ -1,0 +1,67 @@
+"""Lanes' work for sinks: send what was given as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from yeondong.core.delivery import DONE, UNHANDLED, Delivery, Park, Settled, Unhandled
+from yeondong.core.failpoint import SENDING, SENT, Failpoint, never
+from yeondong.core.message import order_key
+from yeondong.core.sink import Sink
+from yeondong.engine.lane import Halt
+from yeondong.errors import ConnectionLost
+
+
+class Sending:
+    """Sends deliveries to a sink; what it can never take is parked, by message."""
+
+    def __init__(self, sink: Sink, *, failpoint: Failpoint = never) -> None:
+        self._sink = sink
+        self._failpoint = failpoint
+        self._open = False
+        self.passed_over = 0
+
+    def __call__(self, deliveries: Sequence[Delivery], halt: Halt) -> Iterator[Settled]:
+        batch: list[Delivery] = []
+        behind: list[Delivery] = []
+        blocked: set[tuple[str, ...]] = set()
+        check = self._sink.check
+        for delivery in deliveries:
+            if blocked and order_key(delivery.message) in blocked:
+                behind.append(delivery)
+                continue
+            reason = delivery.flaw or check(delivery.message)
+            if reason is None:
+                batch.append(delivery)
+            else:
+                blocked.add(order_key(delivery.message))
+                yield Settled(Park(reason), [delivery])
+        if batch:
+            yield from self._send(batch, halt)
+        if behind:
+            yield Settled(UNHANDLED, behind)
+
+    def _send(self, batch: Sequence[Delivery], halt: Halt) -> Iterator[Settled]:
+        try:
+            if not self._open:
+                self._sink.open()
+                self._open = True
+            self._failpoint(SENDING)
+            refused = self._sink.send([d.message for d in batch], halt.deadline())
+            self._failpoint(SENT)
+        except ConnectionLost as away:
+            self.close()
+            yield Settled(Unhandled(outage=str(away)), batch)
+            return
+        if not refused:
+            yield Settled(DONE, batch)
+            return
+        reasons = {id(r.message): r.reason for r in refused}
+        yield Settled(DONE, [d for d in batch if id(d.message) not in reasons])
+        for delivery in batch:
+            if (reason := reasons.get(id(delivery.message))) is not None:
+                yield Settled(Park(reason), [delivery])
+
+    def close(self) -> None:
+        self._open = False
+        self._sink.close()

@@ -1,0 +1,118 @@
+"""What is on loan, and what of it the source may forget."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from yeondong.core.delivery import Delivery
+from yeondong.core.traits import Settles
+
+
+class Window:
+    """The loans of one partition in the order received: only a settled prefix may be told to the source."""
+
+    __slots__ = ("open", "settled")
+
+    def __init__(self) -> None:
+        self.open: deque[Delivery] = deque()
+        self.settled: set[Any] = set()
+
+    def prefix(self) -> list[Delivery]:
+        """Take out the deliveries at the front that are all settled."""
+        front: list[Delivery] = []
+        waiting, settled = self.open, self.settled
+        while waiting and waiting[0].receipt in settled:
+            delivery = waiting.popleft()
+            settled.remove(delivery.receipt)
+            front.append(delivery)
+        return front
+
+
+class Loans:
+    """Everything that a flow has borrowed and not yet settled."""
+
+    def __init__(self, settles: Settles) -> None:
+        self._prefix = settles is Settles.PREFIX
+        self._windows: dict[str, Window] = {}
+        self._each: dict[Any, Delivery] = {}
+        self._ready: list[Delivery] = []
+        self.count = 0
+        self.bytes = 0
+
+    def lend(self, deliveries: Sequence[Delivery]) -> list[str]:
+        """Note what was received; return the partitions seen for the first time."""
+        self.count += len(deliveries)
+        self.bytes += sum(len(d.message.data) for d in deliveries if d.message.data is not None)
+        if not self._prefix:
+            self._each.update((d.receipt, d) for d in deliveries)
+            return []
+        fresh: list[str] = []
+        partition: str | None = None
+        add = None
+        for delivery in deliveries:
+            if delivery.partition != partition or add is None:
+                partition = delivery.partition
+                window = self._windows.get(partition)
+                if window is None:
+                    window = self._windows[partition] = Window()
+                    fresh.append(partition)
+                add = window.open.append
+            add(delivery)
+        return fresh
+
+    def finish(self, deliveries: Sequence[Delivery]) -> None:
+        """Note that nothing remains to be done for these."""
+        self.count -= len(deliveries)
+        self.bytes -= sum(len(d.message.data) for d in deliveries if d.message.data is not None)
+        if self._prefix:
+            for delivery in deliveries:
+                self._windows[delivery.partition].settled.add(delivery.receipt)
+        else:
+            for delivery in deliveries:
+                self._ready.append(self._each.pop(delivery.receipt))
+
+    def ready(self) -> list[Delivery]:
+        """Return what the source may forget now; it stays here until ``told``."""
+        if self._prefix:
+            for window in self._windows.values():
+                self._ready.extend(window.prefix())
+        return self._ready
+
+    def told(self) -> None:
+        """The source has forgotten what was ready."""
+        self._ready = []
+
+    def returned(self, deliveries: Sequence[Delivery]) -> None:
+        """Note that these went back to the source, which lends them again (sources that settle each)."""
+        self.count -= len(deliveries)
+        self.bytes -= sum(d.message.size() for d in deliveries)
+        for delivery in deliveries:
+            del self._each[delivery.receipt]
+
+    def finished(self) -> Iterator[Delivery]:
+        """Yield what is finished and not told to the source."""
+        yield from self._ready
+        for window in self._windows.values():
+            yield from (d for d in window.open if d.receipt in window.settled)
+
+    def unfinished(self) -> list[Delivery]:
+        """Return what is still to be done."""
+        if not self._prefix:
+            return list(self._each.values())
+        return [d for w in self._windows.values() for d in w.open if d.receipt not in w.settled]
+
+    def drop(self, partitions: Collection[str] | None = None) -> None:
+        """Forget the loans of these partitions, or all."""
+        if partitions is None:
+            self._windows, self._each, self._ready = {}, {}, []
+            self.count = self.bytes = 0
+            return
+        self._ready = [d for d in self._ready if d.partition not in partitions]
+        gone = [d for d in self.unfinished() if d.partition in partitions]
+        self.count -= len(gone)
+        self.bytes -= sum(d.message.size() for d in gone)
+        for partition in partitions:
+            self._windows.pop(partition, None)
+        self._each = {r: d for r, d in self._each.items() if d.partition not in partitions}

@@ -1,0 +1,97 @@
+"""Retries that wait in memory, each blocking its key and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+
+from yeondong.core.delivery import Delivery
+from yeondong.core.message import order_key
+
+
+@dataclass(slots=True)
+class Wait:
+    """A delivery to try again at ``due``, and the later ones of its key.
+
+    It may go back only once its lane has ended the list in which it failed (``flushed``): until then that list may
+    still return later messages of the key, which must not overtake it.
+    """
+
+    head: Delivery
+    due: float
+    since: float
+    slot: int
+    error: str | None
+    flushed: bool = False
+    behind: list[Delivery] = field(default_factory=list)
+
+    def all(self) -> list[Delivery]:
+        return [self.head, *self.behind]
+
+
+class Waits:
+    """The keys that are blocked by a retry in memory."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[tuple[str, ...], Wait] = {}
+        self._since: dict[tuple[str, ...], float] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __bool__(self) -> bool:
+        return bool(self._by_key)
+
+    def get(self, key: tuple[str, ...]) -> Wait | None:
+        return self._by_key.get(key)
+
+    def failing_since(self, key: tuple[str, ...], now: float) -> float:
+        """When the key's message failed first; it stays until ``recovered``."""
+        return self._since.setdefault(key, now)
+
+    @property
+    def failing(self) -> bool:
+        return bool(self._since)
+
+    def recovered(self, key: tuple[str, ...]) -> None:
+        self._since.pop(key, None)
+
+    def add(self, wait: Wait) -> None:
+        self._by_key[order_key(wait.head.message)] = wait
+
+    def flushed(self, slot: int) -> None:
+        """The lane has ended its list."""
+        for wait in self._by_key.values():
+            if wait.slot == slot:
+                wait.flushed = True
+
+    def due(self, now: float) -> Iterator[Wait]:
+        """Take out what may be tried again now."""
+        for key, wait in list(self._by_key.items()):
+            if wait.flushed and wait.due <= now:
+                del self._by_key[key]
+                yield wait
+
+    def next_due(self) -> float | None:
+        return min((w.due for w in self._by_key.values() if w.flushed), default=None)
+
+    def beyond(self, most: int, too_late: Callable[[Wait], bool]) -> Iterator[Wait]:
+        """Take out what waits too long, and then the oldest while more than ``most`` messages wait in all."""
+        for key, wait in list(self._by_key.items()):
+            if too_late(wait):
+                del self._by_key[key]
+                yield wait
+        waiting = sum(1 + len(w.behind) for w in self._by_key.values())
+        for key, wait in sorted(self._by_key.items(), key=lambda item: item[1].since):
+            if waiting <= most:
+                return
+            waiting -= 1 + len(wait.behind)
+            del self._by_key[key]
+            yield wait
+
+    def drop(self, partitions: Collection[str] | None) -> list[Delivery]:
+        """Forget the waits of these partitions, or all; return their heads, whose attempts still count."""
+        gone = [(k, w) for k, w in self._by_key.items() if partitions is None or w.head.partition in partitions]
+        for key, _ in gone:
+            del self._by_key[key]
+        return [w.head for _, w in gone]
