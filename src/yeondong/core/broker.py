@@ -12,6 +12,7 @@ from yeondong.core.message import Kind
 from yeondong.core.sink import Sink
 from yeondong.core.source import Source
 from yeondong.core.traits import Traits
+from yeondong.errors import ReceiverError
 
 Since: TypeAlias = Literal["start", "now"]
 
@@ -34,6 +35,24 @@ class GroupLag(Struct, frozen=True):
     waiting: int
     since: datetime | None
     dropped: int = 0
+
+
+def refuse_second_receivers(others: Sequence[Receiver], receivers: Sequence[Receiver]) -> None:
+    """Raise ``ReceiverError`` if a command of ``receivers`` has a receiver in another group or app; for drivers.
+
+    ``others`` are the receivers of all other apps.
+    """
+    first = {other.type: other for other in others if other.kind is Kind.COMMAND}
+    for receiver in receivers:
+        if receiver.kind is not Kind.COMMAND:
+            continue
+        other = first.setdefault(receiver.type, receiver)
+        if (other.app, other.group) != (receiver.app, receiver.group):
+            raise ReceiverError(
+                f"command {receiver.type!r} has a receiver already: group {other.group!r} of app {other.app!r}, so "
+                f"group {receiver.group!r} of app {receiver.app!r} cannot receive it too; remove one of the two "
+                "(forget the group if its app is gone), or make it an event"
+            )
 
 
 class Broker(Protocol):

@@ -14,15 +14,15 @@ from datetime import datetime
 from heapq import heappop, heappush
 from typing import TypeAlias
 
-from yeondong.core.broker import GroupLag, Receiver, Since
+from yeondong.core.broker import GroupLag, Receiver, Since, refuse_second_receivers
 from yeondong.core.clock import Clock, SystemClock
 from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
-from yeondong.core.message import Kind, Message
+from yeondong.core.message import Message
 from yeondong.core.sink import Refused
 from yeondong.core.source import Lag
 from yeondong.core.traits import Order, Partitions, Settles, Traits
-from yeondong.errors import ConnectionLost, DeclarationError, ReceiverError
+from yeondong.errors import ConnectionLost, DeclarationError
 
 SYSTEM = "memory broker"
 ADDRESS = "memory:"
@@ -32,7 +32,6 @@ TRAITS = Traits(
     settles=Settles.PREFIX,
     partitions=Partitions.SHARED,
     max_bytes=1 << 20,
-    refuses_late=True,
 )
 
 GroupName: TypeAlias = tuple[str, str]
@@ -203,7 +202,7 @@ class _Logs:
     def register(self, app: str, receivers: Sequence[Receiver], since: Callable[[str, str], Since]) -> None:
         with self._room:
             others = [other for name, theirs in self._receivers.items() if name != app for other in theirs]
-            _refuse_second_receivers(others, receivers)
+            refuse_second_receivers(others, receivers)
             starts = {
                 name: since(*name)
                 for name in dict.fromkeys((receiver.channel, receiver.group) for receiver in receivers)
@@ -255,19 +254,6 @@ class _Logs:
             self._closed = True
             self._watchers.clear()
             self._room.notify_all()
-
-
-def _refuse_second_receivers(others: Sequence[Receiver], receivers: Sequence[Receiver]) -> None:
-    first: dict[str, Receiver] = {other.type: other for other in others if other.kind is Kind.COMMAND}
-    for receiver in receivers:
-        if receiver.kind is not Kind.COMMAND:
-            continue
-        other = first.setdefault(receiver.type, receiver)
-        if other is not receiver:
-            raise ReceiverError(
-                f"command {receiver.type!r} has a receiver already: group {other.group!r} of app {other.app!r}; "
-                f"group {receiver.group!r} of app {receiver.app!r} cannot receive it too"
-            )
 
 
 class MemorySink:
@@ -376,6 +362,7 @@ class MemoryBroker:
     ``send`` waits, until its deadline. Channels without a group keep what there is room for.
 
     >>> broker = MemoryBroker()
+    >>> from yeondong.core.message import Kind
     >>> search = Receiver("Placed", Kind.EVENT, "orders", "search", app="shop")
     >>> broker.register("shop", [search], lambda channel, group: "now")
     >>> deadline = SystemClock().elapsed() + 1
