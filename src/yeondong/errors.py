@@ -9,7 +9,7 @@ class YeondongError(Exception):
     """The root of all errors that yeondong raises."""
 
 
-# --- what a developer declared cannot work -----------------------------------------------------------------------------
+# --- what a developer declared cannot work ----------------------------------------------------------------------------
 
 
 class DeclarationError(YeondongError):
@@ -59,6 +59,15 @@ class UnknownChannel(MessageRefused):
 
 class PublishTimedOut(YeondongError):
     """The broker did not take the messages within the time-out; whether it has them is unknown."""
+
+
+class Undecodable(YeondongError):
+    """A message's data does not fit its type: its content is broken, or writer and reader disagree about the type."""
+
+    def __init__(self, type: str, reason: str) -> None:  # noqa: A002 - a message's type is called so everywhere
+        super().__init__(f"the data does not decode as {type}: {reason}")
+        self.type = type
+        self.reason = reason
 
 
 # --- the caller's transaction -----------------------------------------------------------------------------------------
