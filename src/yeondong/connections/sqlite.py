@@ -19,8 +19,8 @@ from yeondong.errors import ConnectionLost, NotADatabase, ReadOnlyStore, StoreEr
 BUSY_SECONDS = 5.0
 LONG_SECONDS = 1.0
 REMEMBER_SECONDS = 60.0
-# A wake-up of a thread costs 0.1 to 0.2 ms of a core, ten times the look itself: 20 of them a second are under 0.5 %, 50 are
-# not. One commit is mostly followed by another (relay, broker, worker), so for a moment we look more often.
+# Waking a thread costs 0.1 to 0.2 ms of a core, far more than the look itself: 20 times a second is under 0.5 %, 50
+# times over 1 %. One commit is mostly followed by another (relay, broker, worker), so for a moment we look more often.
 POLL_SECONDS = 0.05
 POLL_SOON_SECONDS = 0.02
 SOON_SECONDS = 0.1
