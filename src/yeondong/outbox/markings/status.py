@@ -1,0 +1,69 @@
+"""Marking by status: each row says whether it was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from yeondong.core.delivery import Delivery
+from yeondong.core.fence import Fence
+from yeondong.core.source import Lag
+from yeondong.core.store import Store
+from yeondong.core.traits import Order, Partitions, Settles, Traits
+from yeondong.outbox.markings.doorbell import Doorbell
+from yeondong.outbox.markings.opening import Opening, opening
+
+
+class StatusSource:
+    """Lends WAITING rows of the outbox, lowest id first, and sets them DONE.
+
+    A row that ``session.outbox.hold`` keeps (failed, or not due for long) is given back, not settled: settling would
+    mark it DONE, and it was never sent.
+    """
+
+    traits: Final = Traits(durable=True, order=Order.KEY, settles=Settles.EACH, partitions=Partitions.LEASED)
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._doorbell = Doorbell()
+        self._on_loan: set[int] = set()
+        self._opening: Opening | None = None
+
+    def open(self, fence: Fence | None, revoked: Callable[[frozenset[str]], None]) -> None:
+        self.close()
+        self._opening = opening(self._store, fence, self._doorbell.committed)
+
+    def receive(self, limit: int, wait_seconds: float) -> Sequence[Delivery]:
+        if limit <= 0:
+            return []
+        outbox = self._opened().outbox
+        found = self._doorbell.wait_for(lambda: outbox.waiting(limit, self._on_loan), wait_seconds)
+        self._on_loan.update(delivery.receipt for delivery in found)
+        return found
+
+    def settle(self, deliveries: Sequence[Delivery]) -> None:
+        ids = [delivery.receipt for delivery in deliveries]
+        if ids:
+            opened = self._opened()
+            opened.outbox.mark(ids, opened.fence)
+            self._on_loan.difference_update(ids)
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        self._on_loan.difference_update(delivery.receipt for delivery in deliveries)
+
+    def lag(self) -> Lag:
+        return self._opened().outbox.lag(None)
+
+    def wake(self) -> None:
+        self._doorbell.ring()
+
+    def close(self) -> None:
+        if self._opening is not None:
+            self._opening.close()
+        self._opening = None
+        self._on_loan.clear()
+
+    def _opened(self) -> Opening:
+        if self._opening is None:
+            raise RuntimeError("the outbox's source is used before open, or after close")
+        return self._opening
