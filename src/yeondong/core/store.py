@@ -199,11 +199,13 @@ class FlowReport(Struct, frozen=True):
     failed: int = 0
     passed_over: int = 0
     rate: float = 0.0
-    warning: str | None = None
 
 
 class WorkerReport(Struct, frozen=True):
-    """A worker process that is alive, or was at ``seen_at`` by the database's clock."""
+    """A worker process that is alive, or was at ``seen_at`` by the database's clock.
+
+    ``notice`` is what a person should know about its use of the store, such as a handler that keeps others from writing.
+    """
 
     worker: str
     app: str
@@ -211,6 +213,7 @@ class WorkerReport(Struct, frozen=True):
     pid: int
     started_at: datetime
     flows: Sequence[FlowReport] = ()
+    notice: str | None = None
     seen_at: datetime | None = None
     age_seconds: float = 0.0
 
@@ -345,6 +348,9 @@ class Store(Protocol):
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` soon after anybody commits; return a function that ends it."""
+
+    def notice(self) -> str | None:
+        """Say what a person should know about this process's use of the store just now or a moment ago."""
 
     def statements(self) -> Sequence[str]:
         """Return the statements that create the tables, in order."""

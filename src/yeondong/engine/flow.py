@@ -151,6 +151,7 @@ class Flow:
         self._since = self._clock.now()
         self.handled = 0
         self.failed = 0
+        self.at_rest = False
 
     # --- the round ----------------------------------------------------------------------------------------------------
 
@@ -820,7 +821,7 @@ class Flow:
             self._wait(BUSY_SECONDS)
             self._collect()
         self._collect()
-        clean = not any(slot.busy for slot in self._slots)
+        clean = self.at_rest = not any(slot.busy for slot in self._slots)
         try:
             if self._opened:
                 self._take_over()

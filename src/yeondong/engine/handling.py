@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from yeondong.core.codec import undecodable
 from yeondong.core.delivery import DONE, UNHANDLED, Delivery, Done, Outcome, Park, Retry, Settled, Unhandled
 from yeondong.core.failpoint import COMMITTED, HANDLED, Failpoint, never
 from yeondong.core.message import order_key
@@ -62,12 +63,10 @@ class Dispatch(Struct, frozen=True):
                 return None
             known = ", ".join(sorted(self.handlers))
             return Park(f"no handler for type {message.type!r}; this worker handles: {known}")
-        if message.data is None:
-            return Park(f"a tombstone (no data) of type {message.type!r}; handler {bound.name} takes a payload")
         try:
-            return bound, bound.decode(message.data)
+            return bound, bound.decode(message.data)  # type: ignore[arg-type]  # None raises too: a tombstone
         except Exception as error:  # noqa: BLE001 -- whatever a decoder raises is a flaw of this message
-            return Park(f"cannot decode {message.type!r}: {error}")
+            return Park(str(undecodable(message.type, message.data, error)))
 
 
 class Plain:

@@ -1,0 +1,192 @@
+"""Flows from declarations: what `run` and `relay` start."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Literal, TypeAlias
+
+from yeondong.app.application import RELAY, Outbox, Yeondong
+from yeondong.app.declared import Policy, Subscription
+from yeondong.core.backoff import Backoff
+from yeondong.core.failpoint import Failpoint, never
+from yeondong.core.source import Source
+from yeondong.core.store import Held, Session
+from yeondong.core.traits import Order, Partitions, Traits
+from yeondong.engine.flow import Flow
+from yeondong.engine.handling import Dispatch, Grouped, Plain
+from yeondong.engine.janitor import Duty, Janitor
+from yeondong.engine.keeper import Keeper
+from yeondong.engine.lane import ThreadLane, Work
+from yeondong.engine.plan import Limits, OnFailure, Plan, Scope, Surroundings
+from yeondong.engine.sending import Sending
+from yeondong.engine.worker import Pace, Worker
+from yeondong.errors import DeclarationError
+from yeondong.outbox.holding import RowHolding
+from yeondong.outbox.markings.position import PositionSource
+from yeondong.outbox.markings.status import StatusSource
+
+Parts: TypeAlias = Literal["all", "relay", "handlers"]
+
+
+def make_worker(app: Yeondong, parts: Parts = "all", *, failpoint: Failpoint = never) -> Worker:
+    """Build a worker with the app's flows. Opens nothing yet but what ``prepare`` of store and broker has opened."""
+    return _Assembly(app, failpoint).worker(parts)
+
+
+class _Assembly:
+    def __init__(self, app: Yeondong, failpoint: Failpoint) -> None:
+        self._app = app
+        self._settings = app.settings
+        self._surroundings = Surroundings(
+            owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}", clock=app.clock, failpoint=failpoint
+        )
+        self._keeper = Keeper(
+            app.store.connect(),
+            owner=self._surroundings.owner,
+            clock=app.clock,
+            lease_seconds=self._settings.lease_seconds,
+            failpoint=failpoint,
+        )
+
+    def worker(self, parts: Parts) -> Worker:
+        app, settings = self._app, self._settings
+        flows: list[Flow] = []
+        if parts != "handlers" and app.relay is not None:
+            flows.append(self._relay(app.relay))
+        if parts != "relay":
+            flows.extend(self._subscription(subscription) for subscription in app.subscriptions.values())
+        if not flows:
+            raise DeclarationError(f"app {app.name!r} has nothing to run: it declares no {_missing(parts)}")
+        janitor = Janitor(self._duties(), self._keeper.fence, settings.janitor_seconds)
+        return Worker(
+            app.name,
+            flows,
+            keeper=self._keeper,
+            janitor=janitor,
+            owner=self._surroundings.owner,
+            clock=app.clock,
+            pace=Pace(
+                lease_seconds=settings.lease_seconds,
+                heartbeat_seconds=settings.heartbeat_seconds,
+                grace_seconds=settings.grace_seconds,
+            ),
+            notice=app.store.notice,
+        )
+
+    def _relay(self, outbox: Outbox) -> Flow:
+        app, settings = self._app, self._settings
+        session = app.store.connect()
+        by_status = outbox.marking == "status"
+        source = StatusSource(app.store) if by_status else PositionSource(app.store, name=RELAY)
+        plan = self._plan(RELAY, outbox.policy, source.traits, suspicious=False)
+        sinks = [app.broker.sink() for _ in range(outbox.policy.get("lanes", settings.relay_lanes))]
+        return self._flow(
+            plan,
+            source,
+            [Sending(sink, failpoint=self._surroundings.failpoint) for sink in sinks],
+            session,
+            held=RowHolding(session.outbox) if by_status else session.held,
+        )
+
+    def _subscription(self, subscription: Subscription) -> Flow:
+        app, settings = self._app, self._settings
+        source = app.broker.source(subscription.channel, subscription.group)
+        rewind = partial(app.broker.rewind, subscription.channel, subscription.group)
+        plan = self._plan(
+            subscription.name,
+            subscription.policy,
+            source.traits,
+            rewind=rewind if source.traits.replay else None,
+            suspicious=source.traits.partitions is Partitions.LEASED,
+        )
+        scope = Scope(subscription.name)
+        dispatch = Dispatch(
+            handlers=subscription.handlers,
+            passed_over=app.passed_over(subscription),
+            park_unknown=subscription.unknown == "park",
+            unavailable=subscription.policy.get("unavailable", ()),
+        )
+        works: list[Work] = []
+        for _ in range(subscription.policy.get("lanes", settings.lanes)):
+            if any(bound.transactional for bound in subscription.handlers.values()):
+                works.append(
+                    Grouped(dispatch, app.store.connect(), scope, failpoint=self._surroundings.failpoint)
+                )
+            else:
+                works.append(Plain(dispatch))
+        session = app.store.connect()
+        return self._flow(plan, source, works, session, held=session.held, scope=scope)
+
+    def _plan(
+        self,
+        name: str,
+        policy: Policy,
+        traits: Traits,
+        *,
+        suspicious: bool,
+        rewind: Callable[[str], int] | None = None,
+    ) -> Plan:
+        settings = self._settings
+        default: OnFailure = "park" if traits.order is Order.NONE else "hold_key"
+        on_failure = policy.get("on_failure", default)
+        if on_failure == "hold_key" and traits.order is Order.NONE:
+            raise DeclarationError(f"{name}: on_failure='hold_key' needs a source that keeps the order of a key")
+        return Plan(
+            name=name,
+            on_failure=on_failure,
+            attempts=policy.get("attempts", settings.attempts),
+            backoff=policy.get(
+                "backoff",
+                Backoff(timedelta(seconds=settings.backoff_first_seconds), timedelta(seconds=settings.backoff_most_seconds)),
+            ),
+            limits=Limits(
+                in_flight=settings.in_flight,
+                in_flight_bytes=settings.in_flight_bytes,
+                held=settings.held,
+                memory_wait_seconds=settings.memory_wait_seconds,
+            ),
+            exclusive=traits.partitions is Partitions.LEASED,
+            suspicious=suspicious,
+            rewind=rewind,
+        )
+
+    def _flow(
+        self, plan: Plan, source: Source, works: Sequence[Work], session: Session, *, held: Held, scope: Scope | None = None
+    ) -> Flow:
+        return Flow(
+            plan,
+            source,
+            works,
+            session=session,
+            held=held,
+            fences=self._keeper.fence,
+            scope=scope if scope is not None else Scope(plan.name),
+            surroundings=self._surroundings,
+            make_lane=ThreadLane,
+        )
+
+    def _duties(self) -> list[Duty]:
+        settings, broker = self._settings, self._app.broker
+        session = self._app.store.connect()
+        outbox_age = timedelta(days=settings.outbox_retention_days)
+        inbox_age = timedelta(days=settings.inbox_retention_days)
+        by_position = self._app.relay is not None and self._app.relay.marking == "position"
+
+        def sweep_outbox(limit: int) -> int:
+            position = int(session.positions.load(RELAY) or 0) if by_position else None
+            return session.outbox.sweep(outbox_age, limit, position)
+
+        return [
+            Duty("outbox", sweep_outbox),
+            Duty("inbox", lambda limit: session.inbox.sweep(inbox_age, limit)),
+            Duty("log", lambda _limit: broker.sweep()),
+        ]
+
+
+def _missing(parts: Parts) -> str:
+    return {"all": "outbox, no subscription and no handler", "relay": "outbox", "handlers": "subscription or handler"}[parts]

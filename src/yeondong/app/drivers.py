@@ -1,0 +1,76 @@
+"""Which driver serves which URL. The only place that imports while it runs: a driver is loaded when it is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from yeondong.core.broker import Broker
+from yeondong.core.store import Store
+from yeondong.errors import SettingsError, UnknownEndpoint
+from yeondong.settings import Settings, mask
+
+
+def open_store(settings: Settings, default_url: str) -> Store:
+    """Return the store that the settings name; without one, the embedded default file."""
+    url = settings.store if settings.store is not None else default_url
+    store: Store = _driver(url, _STORES, "store")(url, settings)
+    return store
+
+
+def open_broker(settings: Settings, store_url: str) -> Broker:
+    """Return the broker that the settings name; without one, the log in the store's own SQLite file."""
+    url = settings.broker
+    if url is None:
+        if scheme_of(store_url) != "sqlite":
+            raise SettingsError(
+                f"store {mask(store_url)!r} carries no broker; set YEONDONG_BROKER (schemes: {', '.join(_BROKERS)})"
+            )
+        url = store_url
+    broker: Broker = _driver(url, _BROKERS, "broker")(url, settings)
+    return broker
+
+
+def sqlite_path(url: str) -> str:
+    """Return the file that a SQLite URL names: ``sqlite:///shop.db`` is relative, ``sqlite:////var/shop.db`` absolute."""
+    path = url.removeprefix("sqlite:///")
+    if path == url or not path:
+        raise SettingsError(f"{url!r} names no file; write sqlite:///shop.db, or sqlite:////var/lib/shop.db")
+    return path
+
+
+def scheme_of(url: str) -> str:
+    """Return the scheme of a URL."""
+    return url.partition(":")[0]
+
+
+def _driver(url: str, drivers: Mapping[str, Callable[..., Any]], what: str) -> Callable[..., Any]:
+    scheme = scheme_of(url)
+    try:
+        return drivers[scheme]
+    except KeyError:
+        raise UnknownEndpoint(mask(url), scheme, drivers, what) from None
+
+
+def _sqlite_store(url: str, settings: Settings) -> Any:
+    return import_module("yeondong.stores.sqlite").SqliteStore(sqlite_path(url), make=settings.store is None)
+
+
+def _sqlite_broker(url: str, settings: Settings) -> Any:
+    driver = import_module("yeondong.messaging.brokers.sqlite")
+    retention = driver.Retention(
+        age_seconds=settings.broker_retention_days * 86_400,
+        max_bytes=settings.broker_retention_bytes,
+        may_drop=frozenset(settings.broker_may_drop),
+    )
+    return driver.SqliteBroker(sqlite_path(url), retention=retention, max_message_bytes=settings.max_message_bytes)
+
+
+def _memory_broker(_url: str, settings: Settings) -> Any:
+    driver = import_module("yeondong.messaging.brokers.memory")
+    return driver.MemoryBroker(max_bytes=settings.broker_retention_bytes)
+
+
+_STORES: Mapping[str, Callable[..., Any]] = {"sqlite": _sqlite_store}
+_BROKERS: Mapping[str, Callable[..., Any]] = {"sqlite": _sqlite_broker, "memory": _memory_broker}
