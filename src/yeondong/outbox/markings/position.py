@@ -109,8 +109,8 @@ def first_position(session: Session) -> int:
         if outbox.lag(None).waiting == 0:
             return last
     visible = outbox.waiting(VISIBLE_ROWS, ())
-    # Fewer are visible than wait if some are blocked or not yet due, which may come first, or if there are many. Counted
-    # after the look: a row that comes in between errs towards the start.
+    # Fewer are visible than wait if some are blocked or not yet due, which may come first, or if there are many.
+    # Counted after the look: a row that comes in between errs towards the start.
     return visible[0].receipt - 1 if visible and len(visible) >= outbox.lag(None).waiting else 0
 
 

@@ -1,0 +1,270 @@
+"""Settings: what a deployment may change, with every default of the product on this one page.
+
+The environment comes first (``YEONDONG_LEASE_SECONDS``), then ``yeondong.toml`` in the current folder or the file that
+``YEONDONG_CONFIG`` names (``lease_seconds = 5``), then what the code gave, then the default. Read when asked for, never
+at import.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from yeondong.errors import SettingsError
+
+PREFIX: Final = "YEONDONG_"
+CONFIG: Final = "YEONDONG_CONFIG"
+CONFIG_FILE: Final = "yeondong.toml"
+
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
+Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=10_000_000)]
+Days: TypeAlias = Annotated[float, Meta(gt=0, le=100_000)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings and their defaults. What an option of a decorator says for one flow comes before these.
+
+    >>> Settings(lease_seconds=2).in_flight
+    1000
+    """
+
+    store: str | None = None
+    """URL of the database that flows keep their things in. None: the file ``NAME.db`` of the app, in this folder."""
+
+    broker: str | None = None
+    """URL of what carries messages between apps. None: a log in the store's own file, where the store is SQLite."""
+
+    attempts: Count = 10
+    """How often a message is tried before it becomes a failure. Outages don't count."""
+
+    backoff_first_seconds: Seconds = 1.0
+    """Wait after the first attempt; it doubles with each further one, a quarter more or less by chance."""
+
+    backoff_most_seconds: Seconds = 300.0
+    """The longest wait between two attempts."""
+
+    lanes: Count = 4
+    """Handlers of one flow that run side by side. Messages of one key always run one after the other."""
+
+    relay_lanes: Count = 1
+    """Lanes of the outbox's relay. One keeps a broker busy; each has a connection of its own."""
+
+    relay_in_worker: bool = True
+    """Whether ``yeondong run`` sends the outbox too. If not, start ``yeondong relay``."""
+
+    in_flight: Count = 1_000
+    """Messages that one flow has borrowed from its source at any time. At this bound it borrows no more."""
+
+    in_flight_bytes: Count = 64 * 1024 * 1024
+    """The same bound in bytes of data, whichever comes first."""
+
+    memory_wait_seconds: Seconds = 30.0
+    """How long a retry may wait in memory. A longer wait is written into the store, with what comes behind it."""
+
+    held: Count = 10_000
+    """Messages that one flow may keep in the store: waiting for a retry, behind one, or failed. When full, it stops."""
+
+    lease_seconds: Seconds = 10.0
+    """How long a lease lasts without renewal: another worker takes a killed one's flows over after this time."""
+
+    heartbeat_seconds: Seconds = 2.0
+    """How often a worker writes that it is alive and how its flows are."""
+
+    grace_seconds: Annotated[float, Meta(ge=0, le=10_000_000)] = 30.0
+    """How long a stopping worker lets running handlers finish; what is unfinished then is given back."""
+
+    publish_timeout_seconds: Seconds = 10.0
+    """How long ``publish`` and ``send`` try while the broker is away."""
+
+    max_message_bytes: Count = 1024 * 1024
+    """The largest data of one message. A larger one is refused where it is made."""
+
+    outbox_retention_days: Days = 3.0
+    """How long sent rows stay in the outbox, for people who look for them."""
+
+    outbox_warning_rows: Count = 100_000
+    """From this many rows waiting in the outbox, ``yeondong status`` warns. The table itself has no bound."""
+
+    inbox_retention_days: Days = 14.0
+    """How long a handled message's id is remembered. A repeat that comes later is handled again."""
+
+    broker_retention_days: Days = 7.0
+    """How long the SQLite broker keeps messages, read ones too, so that they can be replayed."""
+
+    broker_retention_bytes: Count = 1024 * 1024 * 1024
+    """The most that the SQLite broker keeps; the oldest messages that all groups have read go first."""
+
+    broker_full: Literal["block", "drop"] = "block"
+    """At that bound: sending waits until groups have read more, or the unread messages of some groups are dropped."""
+
+    broker_may_drop: tuple[str, ...] = ()
+    """Names of the groups that may miss messages under ``broker_full = "drop"``. What they miss is counted."""
+
+    def __post_init__(self) -> None:
+        if (self.broker_full == "drop") != bool(self.broker_may_drop):
+            groups = ", ".join(self.broker_may_drop) or "no group"
+            raise ValueError(
+                f"broker_full is {self.broker_full!r} and broker_may_drop names {groups}; "
+                "to drop messages set both, to block set neither"
+            )
+        if self.backoff_most_seconds < self.backoff_first_seconds:
+            raise ValueError(
+                f"backoff_most_seconds ({self.backoff_most_seconds}) is less than backoff_first_seconds "
+                f"({self.backoff_first_seconds})"
+            )
+
+    def warnings(self) -> Sequence[str]:
+        """Say what can be run and is probably not meant."""
+        found = []
+        if self.inbox_retention_days < self.broker_retention_days:
+            found.append(
+                f"inbox_retention_days ({self.inbox_retention_days:g}) is shorter than broker_retention_days "
+                f"({self.broker_retention_days:g}): a message that the broker repeats late would be handled twice"
+            )
+        if self.lease_seconds < self.heartbeat_seconds:
+            found.append(
+                f"lease_seconds ({self.lease_seconds:g}) is shorter than heartbeat_seconds "
+                f"({self.heartbeat_seconds:g}): a worker is replaced before it looks dead"
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting, and where its value comes from. Passwords in ``value`` are masked."""
+
+    name: str
+    value: Any
+    source: str
+
+
+def load_settings(
+    code: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] | None = None, folder: Path | None = None
+) -> Settings:
+    """Read the settings; ``code`` holds what the code gives.
+
+    Raises ``SettingsError``, which says where the wrong one is and what is known.
+
+    >>> load_settings({"lanes": 2}, environ={"YEONDONG_LANES": "8"}, folder=Path("/nowhere")).lanes
+    8
+    """
+    return _settings(_read(code, environ, folder))
+
+
+def list_settings(
+    code: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] | None = None, folder: Path | None = None
+) -> Sequence[Setting]:
+    """Read the settings as ``load_settings`` does, and tell for each which source won."""
+    found = _read(code, environ, folder)
+    settings = _settings(found)
+    return [
+        Setting(name, _shown(getattr(settings, name)), found[name][1] if name in found else "default") for name in NAMES
+    ]
+
+
+def mask(url: str) -> str:
+    """Hide the password in a URL.
+
+    >>> mask("postgresql://shop:secret@db/orders?sslmode=require")
+    'postgresql://shop:***@db/orders?sslmode=require'
+    """
+    # Up to the last @: a password may hold one that nobody escaped, and hiding too much is better than too little.
+    masked = re.sub(r"(://[^:@/?#]*:).*@", r"\1***@", url, flags=re.DOTALL)
+    return re.sub(r"(?i)((?:password|passwd|pwd|secret|token)=)[^&\s]*", r"\1***", masked)
+
+
+NAMES: Final = tuple(field.name for field in fields(Settings))
+_TYPES: Final = get_type_hints(Settings, include_extras=True)
+
+_Found: TypeAlias = Mapping[str, tuple[Any, str]]
+
+
+def _read(code: Mapping[str, Any] | None, environ: Mapping[str, str] | None, folder: Path | None) -> _Found:
+    """Give, by name, the value that wins and where it stands."""
+    environ = os.environ if environ is None else environ
+    from_code = {name: value for name, value in (code or {}).items() if value is not None}
+    return {
+        **_checked(from_code, "the code", strict=True),
+        **_from_file(environ, Path.cwd() if folder is None else folder),
+        **_from_environment(environ),
+    }
+
+
+def _from_file(environ: Mapping[str, str], folder: Path) -> _Found:
+    named = environ.get(CONFIG)
+    path = folder / (named or CONFIG_FILE)
+    try:
+        text = path.read_bytes().decode()
+    except FileNotFoundError:
+        if named:
+            raise SettingsError(f"{CONFIG} names {named!r}, and there is no such file") from None
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+    try:
+        return _checked(tomllib.loads(text), str(path), strict=True)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is no TOML: {error}") from error
+
+
+def _from_environment(environ: Mapping[str, str]) -> _Found:
+    given = {
+        key.removeprefix(PREFIX).lower(): value
+        for key, value in environ.items()
+        if key.startswith(PREFIX) and key != CONFIG and value
+    }
+    found: dict[str, tuple[Any, str]] = {}
+    for name, value in given.items():
+        variable = PREFIX + name.upper()
+        if name in NAMES:
+            split = [part.strip() for part in value.split(",")] if name == "broker_may_drop" else value
+            found |= _checked({name: split}, variable, strict=False)
+        elif difflib.get_close_matches(name, NAMES, n=1, cutoff=0.8):
+            raise _unknown(name, variable)
+        # Others pass: Kubernetes, for one, sets YEONDONG_SERVICE_HOST beside a service of that name.
+    return found
+
+
+def _checked(values: Mapping[str, Any], source: str, *, strict: bool) -> _Found:
+    return {name: (_converted(name, value, source, strict=strict), source) for name, value in values.items()}
+
+
+def _converted(name: str, value: Any, source: str, *, strict: bool) -> Any:
+    if name not in NAMES:
+        raise _unknown(name, source)
+    try:
+        return msgspec.convert(value, _TYPES[name], strict=strict)
+    except msgspec.ValidationError as error:
+        shown = _shown(value) if isinstance(value, str) else value
+        raise SettingsError(f"{name} = {shown!r} in {source} cannot be used: {error}") from error
+
+
+def _unknown(name: str, source: str) -> SettingsError:
+    close = difflib.get_close_matches(name, NAMES, n=1)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return SettingsError(f"no setting named {name!r} (in {source}){meant} Known settings: {', '.join(NAMES)}")
+
+
+def _settings(found: _Found) -> Settings:
+    try:
+        return Settings(**{name: value for name, (value, _) in found.items()})
+    except ValueError as error:
+        raise SettingsError(f"{error} (set in {', '.join(_sources(found))})") from error
+
+
+def _sources(found: _Found) -> Iterable[str]:
+    return sorted({source for _, source in found.values()})
+
+
+def _shown(value: Any) -> Any:
+    return mask(value) if isinstance(value, str) else value
