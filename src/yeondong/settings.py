@@ -98,6 +98,9 @@ class Settings:
     inbox_retention_days: Days = 14.0
     """How long a handled message's id is remembered. A repeat that comes later is handled again."""
 
+    janitor_seconds: Seconds = 60.0
+    """How often what is older than its retention is deleted, a batch at a time, by one worker."""
+
     broker_retention_days: Days = 7.0
     """How long the SQLite broker keeps messages, read ones too, so that they can be replayed."""
 
