@@ -68,12 +68,16 @@ class Broker(Protocol):
         """Return a new sink for all channels; each lane has its own."""
 
     def source(self, channel: str, group: str) -> Source:
-        """Return a new source of one group's messages; the group must be registered."""
+        """Return a new source of one group's messages.
+
+        While the group is not registered, or was forgotten, the source raises ``ConnectionLost``, which says so.
+        """
 
     def register(self, app: str, receivers: Sequence[Receiver], since: Callable[[str, str], Since]) -> None:
         """Replace what this app receives and make its groups; ``since(channel, group)`` says where a new one starts.
 
-        Raises ``ReceiverError``, and registers nothing, if a command would have a second receiver.
+        Groups that are there keep their progress, also those that the app no longer names. Raises ``ReceiverError`` and
+        registers nothing if a command would have a second receiver.
         """
 
     def receivers(self) -> Sequence[Receiver]:
@@ -83,12 +87,13 @@ class Broker(Protocol):
         """Return all groups with their progress."""
 
     def forget(self, channel: str, group: str) -> bool:
-        """Remove a group and its progress; False if there is none."""
+        """Remove a group, its progress and its receivers; False if there is none."""
 
     def rewind(self, channel: str, group: str, start: str) -> int:
         """Set a group back to the start, or to a time in ISO 8601, never forward; return how many messages will repeat.
 
-        For sources with ``Traits.replay``, while nobody has the group open.
+        While nobody has the group open. Raises ``UnknownName``, and ``DeclarationError`` for no time, a time without an
+        offset, or a broker without ``Traits.replay``.
         """
 
     def sweep(self) -> int:
