@@ -43,7 +43,6 @@ class PayloadSpec:
     timed_fields: tuple[str, ...]
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Payload(msgspec.StructMeta):
     """The metaclass of ``Event`` and ``Command``: a struct's, which takes our class keywords too.
 
@@ -72,6 +71,7 @@ class Payload(msgspec.StructMeta):
         return made
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Event(msgspec.Struct, metaclass=Payload, frozen=True):
     """A fact. Any number of groups receive it, each with its own progress.
 
@@ -85,6 +85,7 @@ class Event(msgspec.Struct, metaclass=Payload, frozen=True):
     """
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Command(msgspec.Struct, metaclass=Payload, frozen=True):
     """A request to the one receiver that handles it. Class keywords as for ``Event``."""
 
