@@ -28,7 +28,7 @@ class PositionSource:
     that is committed late appears below the position and would be passed over.
     """
 
-    traits: Final = Traits(durable=True, order=Order.KEY, settles=Settles.PREFIX, partitions=Partitions.LEASED)
+    traits = Traits(durable=True, order=Order.KEY, settles=Settles.PREFIX, partitions=Partitions.LEASED)
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store

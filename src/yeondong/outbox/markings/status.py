@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
@@ -21,7 +20,7 @@ class StatusSource:
     mark it DONE, and it was never sent.
     """
 
-    traits: Final = Traits(durable=True, order=Order.KEY, settles=Settles.EACH, partitions=Partitions.LEASED)
+    traits = Traits(durable=True, order=Order.KEY, settles=Settles.EACH, partitions=Partitions.LEASED)
 
     def __init__(self, store: Store) -> None:
         self._store = store
