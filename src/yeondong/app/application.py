@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 from yeondong.app.declared import Marking, Policy, Subscription, UnknownTypes, checked_choice, checked_policy
 from yeondong.app.drivers import open_broker, open_store
@@ -33,7 +33,7 @@ RELAY = "outbox"
 class Outbox:
     """Messages that share the fate of a change: stored with the caller's commit, or never.
 
-    Made by ``Yeondong.outbox``. A relay (``yeondong run`` or ``yeondong relay``) sends them afterwards, in order per key.
+    Made by ``Yeondong.outbox``. A relay (``yeondong run``, ``yeondong relay``) sends them afterwards, in order per key.
     """
 
     def __init__(self, app: Yeondong, marking: Marking, policy: Policy) -> None:
@@ -44,11 +44,11 @@ class Outbox:
     def add(self, tx: Any, *messages: AnyEvent | AnyCommand) -> None:
         """Store messages in the caller's transaction.
 
-        ``tx`` is a sqlite3 connection or cursor, a SQLAlchemy connection or session, or a handler's ``Transaction``. Write what
-        the key names before you add: then messages of one key keep the order of the changes.
+        ``tx`` is a sqlite3 connection or cursor, a SQLAlchemy connection or session, or a handler's ``Transaction``.
+        Write what the key names before you add: then messages of one key keep the order of the changes.
 
-        Raises ``TransactionError`` (autocommit outside a transaction, another database, closed), ``MessageRefused`` (too large, key
-        of the wrong type, naive datetime) and ``UnknownChannel``; the transaction is as it was then.
+        Raises ``TransactionError`` (autocommit outside a transaction, another database, closed), ``MessageRefused`` (too
+        large, key of the wrong type, naive datetime) and ``UnknownChannel``; the transaction is as it was then.
         """
         self._app.store.add(tx, self._app.messages(messages))
 
@@ -56,8 +56,8 @@ class Outbox:
 class Yeondong:
     """One application: its flows, where they keep things, and what it sends.
 
-    ``store`` and ``broker`` are the defaults in code; the environment and ``yeondong.toml`` come first. Without any of them
-    everything is kept in one SQLite file, ``NAME.db`` in the current folder. Nothing is read or opened before it is used.
+    ``store`` and ``broker`` are the defaults in code; the environment and ``yeondong.toml`` come first. Without any of
+    them everything is kept in one SQLite file, ``NAME.db`` in the current folder. Nothing is opened before it is used.
 
     >>> app = Yeondong("shop")
     >>> app.name
@@ -135,7 +135,7 @@ class Yeondong:
                 self._sent[spec.type] = (spec.channel, external)
 
     def outbox(self, *, marking: Marking = "status", **policy: Unpack[Policy]) -> Outbox:
-        """Declare the app's outbox. ``marking`` says how sent rows are known: by their status, or by the last id sent."""
+        """Declare the app's outbox. ``marking``: sent rows are known by their status, or by the last id sent."""
         if self.relay is not None:
             raise DeclarationError(f"app {self.name!r} has an outbox already; a second flow named 'outbox' cannot be")
         checked_choice(marking, Marking, "marking", "outbox")
@@ -272,9 +272,9 @@ class Yeondong:
     def receivers(self) -> list[Receiver]:
         """Return what this app receives."""
         return [
-            Receiver(type, subscription.kinds[type], subscription.channel, subscription.group, self.name)
+            Receiver(wire_type, subscription.kinds[wire_type], subscription.channel, subscription.group, self.name)
             for subscription in self.subscriptions.values()
-            for type in subscription.handlers
+            for wire_type in subscription.handlers
         ]
 
     def passed_over(self, subscription: Subscription) -> frozenset[str]:
@@ -289,11 +289,9 @@ class Yeondong:
         since = {(s.channel, s.group): s.since for s in self.subscriptions.values()}
         self.broker.register(self.name, self.receivers(), lambda channel, group: since[channel, group])
         received = {receiver.type for receiver in self.broker.receivers() if receiver.kind is Kind.COMMAND}
-        for type, (channel, external) in self._sent.items():
-            if not external and type not in received:
+        for command, (channel, external) in self._sent.items():
+            if not external and command not in received:
                 raise ReceiverError(
-                    f"command {type} of channel {channel!r} has no receiver: start the app that handles it first, "
-                    f"or declare app.sends({type}, external=True)"
+                    f"command {command} of channel {channel!r} has no receiver: start the app that handles it first, "
+                    f"or declare app.sends({command}, external=True)"
                 )
-
-

@@ -21,7 +21,7 @@ from yeondong.engine.flow import Flow
 from yeondong.engine.handling import Dispatch, Grouped, Plain
 from yeondong.engine.janitor import Duty, Janitor
 from yeondong.engine.keeper import Keeper
-from yeondong.engine.lane import ThreadLane, Work
+from yeondong.engine.lane import Work
 from yeondong.engine.plan import Limits, OnFailure, Plan, Scope, Surroundings
 from yeondong.engine.sending import Sending
 from yeondong.engine.worker import Pace, Worker
@@ -114,9 +114,7 @@ class _Assembly:
         works: list[Work] = []
         for _ in range(subscription.policy.get("lanes", settings.lanes)):
             if any(bound.transactional for bound in subscription.handlers.values()):
-                works.append(
-                    Grouped(dispatch, app.store.connect(), scope, failpoint=self._surroundings.failpoint)
-                )
+                works.append(Grouped(dispatch, app.store.connect(), scope, failpoint=self._surroundings.failpoint))
             else:
                 works.append(Plain(dispatch))
         session = app.store.connect()
@@ -142,7 +140,9 @@ class _Assembly:
             attempts=policy.get("attempts", settings.attempts),
             backoff=policy.get(
                 "backoff",
-                Backoff(timedelta(seconds=settings.backoff_first_seconds), timedelta(seconds=settings.backoff_most_seconds)),
+                Backoff(
+                    timedelta(seconds=settings.backoff_first_seconds), timedelta(seconds=settings.backoff_most_seconds)
+                ),
             ),
             limits=Limits(
                 in_flight=settings.in_flight,
@@ -156,7 +156,14 @@ class _Assembly:
         )
 
     def _flow(
-        self, plan: Plan, source: Source, works: Sequence[Work], session: Session, *, held: Held, scope: Scope | None = None
+        self,
+        plan: Plan,
+        source: Source,
+        works: Sequence[Work],
+        session: Session,
+        *,
+        held: Held,
+        scope: Scope | None = None,
     ) -> Flow:
         return Flow(
             plan,
@@ -167,7 +174,6 @@ class _Assembly:
             fences=self._keeper.fence,
             scope=scope if scope is not None else Scope(plan.name),
             surroundings=self._surroundings,
-            make_lane=ThreadLane,
         )
 
     def _duties(self) -> list[Duty]:
@@ -189,4 +195,6 @@ class _Assembly:
 
 
 def _missing(parts: Parts) -> str:
-    return {"all": "outbox, no subscription and no handler", "relay": "outbox", "handlers": "subscription or handler"}[parts]
+    return {"all": "outbox, no subscription and no handler", "relay": "outbox", "handlers": "subscription or handler"}[
+        parts
+    ]

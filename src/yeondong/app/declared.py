@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypedDict, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
 
 from yeondong.core.backoff import Backoff
 from yeondong.core.broker import Since
@@ -64,7 +64,7 @@ def checked_policy(policy: Mapping[str, Any], where: str) -> Policy:
         isinstance(e, type) and issubclass(e, Exception) for e in unavailable
     ):
         raise DeclarationError(f"{where}: unavailable={unavailable!r}; give a tuple of exception classes")
-    return Policy(**policy)  # type: ignore[typeddict-item]  # its keys and values were checked above
+    return cast("Policy", dict(policy))
 
 
 def checked_choice(value: str, choices: TypeAlias, name: str, where: str) -> None:

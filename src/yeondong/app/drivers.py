@@ -33,7 +33,7 @@ def open_broker(settings: Settings, store_url: str) -> Broker:
 
 
 def sqlite_path(url: str) -> str:
-    """Return the file that a SQLite URL names: ``sqlite:///shop.db`` is relative, ``sqlite:////var/shop.db`` absolute."""
+    """Return the file that an SQLite URL names: ``sqlite:///shop.db`` relative, ``sqlite:////var/shop.db`` absolute."""
     path = url.removeprefix("sqlite:///")
     if path == url or not path:
         raise SettingsError(f"{url!r} names no file; write sqlite:///shop.db, or sqlite:////var/lib/shop.db")

@@ -16,7 +16,7 @@ MOST_SECONDS = 1.0
 
 
 class Publisher:
-    """Sends messages and returns once the broker has them. One sink, opened at first use, used by one thread at a time."""
+    """Sends messages and returns once the broker has them. One sink, opened at first use, for one thread at a time."""
 
     def __init__(self, make_sink: Callable[[], Sink], clock: Clock) -> None:
         self._make_sink = make_sink
@@ -28,14 +28,16 @@ class Publisher:
     def send(self, messages: Sequence[Message], timeout_seconds: float) -> None:
         """Send all, trying again while the broker is away.
 
-        Raises ``MessageRefused`` for what can never be sent (nothing is sent then), ``PublishTimedOut`` when the time is over.
+        Raises ``MessageRefused`` for what can never be sent (nothing is sent then), ``PublishTimedOut`` after the time.
         """
         deadline = self._clock.elapsed() + timeout_seconds
         if os.getpid() != self._pid:
             # After a fork the parent's lock may be held for ever, and its connection is not ours.
             self._lock, self._pid, self._sink = threading.Lock(), os.getpid(), None
         if not self._lock.acquire(timeout=timeout_seconds):
-            raise PublishTimedOut(f"{len(messages)} messages waited {timeout_seconds} s for earlier ones; none was sent")
+            raise PublishTimedOut(
+                f"{len(messages)} messages waited {timeout_seconds} s for earlier ones; none was sent"
+            )
         try:
             self._send(messages, deadline, timeout_seconds)
         finally:

@@ -58,8 +58,8 @@ class Work(Protocol):
         """Yield what became of each delivery, each exactly once.
 
         After one that is not Done, the later ones of its key come back ``Unhandled``: only the flow knows whether it
-        will be retried, held or parked. Yields at least every 64 messages or 5 ms, and ends after half a second plus one
-        message with the rest ``Unhandled``.
+        will be retried, held or parked. Yields at least every 64 messages or 5 ms, and ends after half a second plus
+        one message with the rest ``Unhandled``.
         """
 
     def close(self) -> None:

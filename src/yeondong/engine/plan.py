@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random as chance
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from yeondong.core.backoff import Backoff
 from yeondong.core.clock import Clock, SystemClock
 from yeondong.core.failpoint import Failpoint, never
+from yeondong.engine.lane import LaneMaker, ThreadLane
 
 OnFailure: TypeAlias = Literal["park", "hold_key", "stop"]
 
@@ -19,7 +21,7 @@ class Limits:
     """What bounds a flow.
 
     ``in_flight`` messages and ``in_flight_bytes`` may be on loan at once: that is the backpressure. A retry waits in
-    memory for ``memory_wait_seconds`` and together with others for a quarter of ``in_flight``; ``held`` entries may be held.
+    memory for ``memory_wait_seconds``, and all of them for a quarter of ``in_flight``; ``held`` entries may be held.
     """
 
     in_flight: int = 1_000
@@ -30,26 +32,36 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One flow as declared. ``exclusive`` flows run under a lease; ``suspicious`` ones look for a message that kills."""
+    """One flow as declared. ``exclusive``: under a lease; ``suspicious``: it looks for a message that kills its process."""
 
     name: str
     on_failure: OnFailure = "hold_key"
     attempts: int = 10
-    backoff: Backoff = Backoff()
-    limits: Limits = Limits()
+    backoff: Backoff = field(default_factory=Backoff)
+    limits: Limits = field(default_factory=Limits)
     exclusive: bool = True
     suspicious: bool = True
     rewind: Callable[[str], int] | None = None
 
 
+class Bell(Protocol):
+    """What a flow waits on when it waits for its lanes; threading.Event is one."""
+
+    def set(self) -> None: ...
+    def clear(self) -> None: ...
+    def wait(self, timeout: float) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """Time, chance and names as parameters, so that a simulation can give its own."""
+    """Time, chance, names and threads as parameters, so that a simulation can give its own."""
 
     owner: str
     clock: Clock = field(default_factory=SystemClock)
     random: Callable[[], float] = chance.random
     failpoint: Failpoint = never
+    make_lane: LaneMaker = ThreadLane
+    make_bell: Callable[[], Bell] = threading.Event
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 from yeondong.core.delivery import Delivery
@@ -75,10 +75,10 @@ class Waits:
     def next_due(self) -> float | None:
         return min((w.due for w in self._by_key.values() if w.flushed), default=None)
 
-    def beyond(self, most: int, too_late: Callable[[Wait], bool]) -> Iterator[Wait]:
-        """Take out what waits too long, and then the oldest while more than ``most`` messages wait in all."""
+    def beyond(self, most: int, seconds: float) -> Iterator[Wait]:
+        """Take out what waits longer than this in all, and then the oldest while more than ``most`` messages wait."""
         for key, wait in list(self._by_key.items()):
-            if too_late(wait):
+            if wait.due - wait.since > seconds:
                 del self._by_key[key]
                 yield wait
         waiting = sum(1 + len(w.behind) for w in self._by_key.values())
@@ -89,9 +89,7 @@ class Waits:
             del self._by_key[key]
             yield wait
 
-    def drop(self, partitions: Collection[str] | None) -> list[Delivery]:
-        """Forget the waits of these partitions, or all; return their heads, whose attempts still count."""
-        gone = [(k, w) for k, w in self._by_key.items() if partitions is None or w.head.partition in partitions]
-        for key, _ in gone:
-            del self._by_key[key]
-        return [w.head for _, w in gone]
+    def drop(self, partitions: Container[str]) -> list[Delivery]:
+        """Forget the waits of these partitions; return their heads, whose attempts still count."""
+        gone = [key for key, wait in self._by_key.items() if wait.head.partition in partitions]
+        return [self._by_key.pop(key).head for key in gone]

@@ -29,8 +29,8 @@ class Pace:
 class Worker:
     """Runs flows, one thread each, with one keeper for their leases and one janitor.
 
-    ``start`` and ``stop`` may be called once each. ``stop`` keeps the safe-stop promise: nothing new is borrowed, what is in
-    flight finishes within the grace period or is given back.
+    ``start`` and ``stop`` may be called once each. ``stop`` keeps the safe-stop promise: nothing new is borrowed, what
+    is in flight finishes within the grace period or is given back.
     """
 
     def __init__(

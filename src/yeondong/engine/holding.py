@@ -1,0 +1,172 @@
+"""What a flow takes over from its source, so that one bad key never blocks a partition, a slot or a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from yeondong.core.clock import Clock
+from yeondong.core.delivery import Delivery
+from yeondong.core.failpoint import HELD, HOLDING, Failpoint
+from yeondong.core.fence import Fence
+from yeondong.core.message import order_key
+from yeondong.core.store import Held, HeldReceipt, Hold
+from yeondong.errors import HeldFull
+
+LOOK_SECONDS = 1.0
+
+
+class Holding:
+    """The flow's side of ``Held``: what is to be written there, which keys wait there, what came out again."""
+
+    def __init__(self, flow: str, held: Held, *, most: int, clock: Clock, failpoint: Failpoint) -> None:
+        self._flow = flow
+        self._held = held
+        self._most = most
+        self._clock = clock
+        self._failpoint = failpoint
+        self.copies = held.copies
+        self.look_at = 0.0
+        self._count = 0
+        self._keys: dict[tuple[str, ...], int] = {}
+        self._pending: list[Hold] = []
+        self._out: dict[int, Delivery] = {}
+        self._done: list[Delivery] = []
+        self._again: list[Hold] = []
+
+    def __bool__(self) -> bool:
+        """Whether any key waits here."""
+        return bool(self._keys)
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is still to be written."""
+        return bool(self._pending or self._done or self._again)
+
+    @property
+    def out(self) -> bool:
+        """Whether something that came out of held is in work."""
+        return bool(self._out)
+
+    # --- opening ------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Learn which keys wait, before the first delivery is handed out."""
+        self._keys = dict(self._held.keys(self._flow))
+        self._count = self._held.count(self._flow)
+        self.look_at = 0.0
+
+    def forget(self) -> None:
+        """Forget everything: another worker has the flow."""
+        self._out.clear()
+        self._pending, self._done, self._again = [], [], []
+
+    def drop(self, partitions: Collection[str] | None) -> list[Delivery]:
+        """Forget what is not yet written of these partitions, or of all, and return it."""
+        gone = [h.delivery for h in self._pending if partitions is None or h.delivery.partition in partitions]
+        if partitions is None:
+            self._pending = []
+        else:
+            self._pending = [h for h in self._pending if h.delivery.partition not in partitions]
+        return gone
+
+    def known(self, ids: Collection[str]) -> set[str]:
+        """Return which of these messages are held already, since before a crash."""
+        return self._held.known(self._flow, ids) if ids else set()
+
+    # --- taking over --------------------------------------------------------------------------------------------------
+
+    def blocks(self, key: tuple[str, ...]) -> bool:
+        """Whether later messages of the key must wait here."""
+        return key in self._keys
+
+    def add(self, hold: Hold) -> None:
+        """Take a delivery over at the next ``write``."""
+        self._pending.append(hold)
+        if hold.blocks:
+            key = order_key(hold.delivery.message)
+            self._keys[key] = self._keys.get(key, 0) + 1
+
+    def write(self, fence: Fence | None) -> list[Delivery]:
+        """Write everything, and return the deliveries that the flow may let its source forget: they are safe now.
+
+        Raises ``HeldFull`` if there is no room for them; what came out of held is settled even then.
+        """
+        if self._done or self._again:
+            self._held.settle(self._flow, self._done, self._again, fence)
+            self._count -= len(self._done)
+            for delivery in self._done:
+                self._free(order_key(delivery.message))
+            self._done, self._again = [], []
+            self.look_at = 0.0
+        if not self._pending:
+            return []
+        if self._count + len(self._pending) > self._most:
+            self._count = self._held.count(self._flow)
+            if self._count + len(self._pending) > self._most:
+                raise HeldFull(
+                    f"{self._count} messages are held and at most {self._most} may be; retry or discard some"
+                )
+        self._failpoint(HOLDING)
+        self._held.put(self._flow, self._pending, fence)
+        self._failpoint(HELD)
+        put = [hold.delivery for hold in self._pending]
+        self._pending = []
+        if self.copies:
+            self._count += len(put)
+        return put
+
+    def _free(self, key: tuple[str, ...]) -> None:
+        left = self._keys.get(key, 0) - 1
+        if left > 0:
+            self._keys[key] = left
+        else:
+            self._keys.pop(key, None)
+
+    # --- coming out again ---------------------------------------------------------------------------------------------
+
+    def due(self, most: int, in_hand: Callable[[tuple[str, ...]], bool]) -> list[Delivery]:
+        """Return what is due, at most once a second; what persons decided is seen here too."""
+        now = self._clock.elapsed()
+        if now < self.look_at:
+            return []
+        self.look_at = now + LOOK_SECONDS
+        if not self._pending and not self._out:
+            # Where the source keeps its own rows, a key may come free only when nothing of it is under way here.
+            still = {} if self.copies else {key: n for key, n in self._keys.items() if in_hand(key)}
+            self._keys = {**self._held.keys(self._flow), **still}
+            self._count = self._held.count(self._flow)
+        busy = {order_key(delivery.message) for delivery in self._out.values()}
+        taken: list[Delivery] = []
+        for delivery in self._held.due(self._flow, most + len(self._out)):
+            key = order_key(delivery.message)
+            if key in busy or len(self._out) >= most:
+                continue
+            self._keys.setdefault(key, 1)
+            self._out[delivery.receipt.id] = delivery
+            taken.append(delivery)
+        return taken
+
+    def is_out(self, delivery: Delivery) -> bool:
+        """Whether this delivery came out of held and is still ours to handle."""
+        return delivery.receipt.id in self._out
+
+    def finished(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Note those that came out of held as done; return the others."""
+        others: list[Delivery] = []
+        for delivery in deliveries:
+            if not isinstance(delivery.receipt, HeldReceipt):
+                others.append(delivery)
+            elif self._out.pop(delivery.receipt.id, None) is not None:
+                self._done.append(delivery)
+        return others
+
+    def back(self, hold: Hold) -> None:
+        """Note that a delivery that came out goes back, and take those behind it out of work."""
+        delivery = hold.delivery
+        if self._out.pop(delivery.receipt.id, None) is None:
+            return
+        self._again.append(hold)
+        key = order_key(delivery.message)
+        for id, later in list(self._out.items()):
+            if order_key(later.message) == key:
+                del self._out[id]
