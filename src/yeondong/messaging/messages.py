@@ -245,9 +245,9 @@ def _field_annotations(cls: type) -> dict[str, tuple[type, Any]]:
 
 
 def _may_be_key(annotation: Any) -> bool:
-    if not isinstance(annotation, type):
-        return annotation is Any
-    return annotation is object or (issubclass(annotation, _KEY_TYPES) and not issubclass(annotation, bool))
+    if annotation in (Any, object):
+        return True
+    return isinstance(annotation, type) and issubclass(annotation, _KEY_TYPES) and not issubclass(annotation, bool)
 
 
 def _known_spec(cls: Any) -> PayloadSpec | None:
