@@ -135,7 +135,8 @@ def _require_takes(parameter: Parameter, payload_class: type, name: str) -> None
             f"{parameter.name}: {payload_class.__name__}"
         )
     if not any(_takes(member, payload_class) for member in union_members(parameter.annotation)):
-        taken = getattr(parameter.annotation, "__qualname__", parameter.annotation)
+        annotation = parameter.annotation
+        taken = annotation.__qualname__ if isinstance(annotation, type) else annotation
         raise DeclarationError(
             f"handler {name} takes {taken} and is given {payload_class.__qualname__}; change the annotation of "
             f"{parameter.name!r}, or the type that it is declared for"
