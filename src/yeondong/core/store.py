@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
@@ -18,6 +18,9 @@ from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
 from yeondong.core.message import Message
 from yeondong.core.source import Lag
+
+# The relay's flow: its lease, its position and what it holds bear this name.
+RELAY: Final = "outbox"
 
 
 class Transaction(Protocol):

@@ -1,0 +1,147 @@
+"""What is known about flows, workers and suspects."""
+
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from yeondong.core.store import Control, WorkerReport
+from yeondong.stores.sqlite.link import NOW, Link, later
+from yeondong.stores.sqlite.rows import time_of
+
+SUSPECTS = "SELECT message_id, attempt FROM yeondong_suspects WHERE flow = :flow"
+
+SUSPECT = """
+INSERT INTO yeondong_suspects (flow, message_id, attempt) VALUES (:flow, :id, :attempt)
+ON CONFLICT (flow, message_id) DO UPDATE SET attempt = excluded.attempt
+"""
+
+CLEAR = "DELETE FROM yeondong_suspects WHERE flow = :flow"
+
+CONTROL = "SELECT paused, stopped, replay, generation FROM yeondong_flows WHERE flow = :flow"
+
+PAUSE = """
+INSERT INTO yeondong_flows (flow, paused) VALUES (:flow, :reason)
+ON CONFLICT (flow) DO UPDATE SET paused = excluded.paused
+"""
+
+STOP = """
+INSERT INTO yeondong_flows (flow, stopped) VALUES (:flow, :reason)
+ON CONFLICT (flow) DO UPDATE SET stopped = excluded.stopped
+"""
+
+RESUME = "UPDATE yeondong_flows SET paused = NULL, stopped = NULL WHERE flow = :flow"
+
+ASK_REPLAY = """
+INSERT INTO yeondong_flows (flow, replay) VALUES (:flow, :start)
+ON CONFLICT (flow) DO UPDATE SET replay = excluded.replay
+"""
+
+REPLAYED = """
+INSERT INTO yeondong_flows (flow, generation) VALUES (:flow, 1)
+ON CONFLICT (flow) DO UPDATE SET replay = NULL, generation = generation + 1
+RETURNING generation
+"""
+
+# An owner that opens again (after an outage) has not ended at all.
+UNCLEAN = "SELECT 1 FROM yeondong_openings WHERE flow = :flow AND owner <> :owner AND closed_at IS NULL"
+
+OPENED = f"""
+INSERT INTO yeondong_openings (flow, owner, opened_at) VALUES (:flow, :owner, {NOW})
+ON CONFLICT (flow) DO UPDATE SET owner = excluded.owner, opened_at = excluded.opened_at, closed_at = NULL
+"""
+
+CLOSED = f"UPDATE yeondong_openings SET closed_at = {NOW} WHERE flow = :flow AND owner = :owner"
+
+BEAT = f"""
+INSERT INTO yeondong_workers (worker, report, seen_at) VALUES (:worker, :report, {NOW})
+ON CONFLICT (worker) DO UPDATE SET report = excluded.report, seen_at = excluded.seen_at
+"""
+
+FORGET_OLD = f"DELETE FROM yeondong_workers WHERE seen_at < {later('-86400')}"
+
+WORKERS = f"""
+SELECT report, seen_at, (julianday('now') - julianday(seen_at)) * 86400 FROM yeondong_workers
+WHERE seen_at >= {later("-86400")} ORDER BY seen_at DESC
+"""
+
+FORGET = "DELETE FROM yeondong_workers WHERE worker = :worker"
+
+
+class SqliteSuspects:
+    """The suspects table."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def load(self, flow: str) -> Mapping[str, int]:
+        return dict(self._link.read(SUSPECTS, {"flow": flow}))
+
+    def begin(self, flow: str, message_id: str, attempt: int) -> None:
+        with self._link.writing(f"flow {flow} trying a suspect") as connection:
+            connection.execute(SUSPECT, {"flow": flow, "id": message_id, "attempt": attempt})
+
+    def clear(self, flow: str) -> None:
+        with self._link.writing(f"flow {flow} clearing suspects") as connection:
+            connection.execute(CLEAR, {"flow": flow})
+
+
+class SqliteFlows:
+    """The tables of flows, openings and workers."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def control(self, flow: str) -> Control:
+        rows = self._link.read(CONTROL, {"flow": flow})
+        return Control(*rows[0]) if rows else Control()
+
+    def pause(self, flow: str, reason: str) -> None:
+        self._write(PAUSE, flow=flow, reason=reason)
+
+    def resume(self, flow: str) -> None:
+        self._write(RESUME, flow=flow)
+
+    def stop(self, flow: str, reason: str) -> None:
+        self._write(STOP, flow=flow, reason=reason)
+
+    def ask_replay(self, flow: str, start: str) -> None:
+        self._write(ASK_REPLAY, flow=flow, start=start)
+
+    def replayed(self, flow: str) -> int:
+        # After a power cut the old generation would call everything a repeat that the replay had handled anew.
+        with self._link.writing(f"flow {flow}", durable=True) as connection:
+            generation: int = connection.execute(REPLAYED, {"flow": flow}).fetchone()[0]
+        return generation
+
+    def opened(self, flow: str, owner: str) -> bool:
+        with self._link.writing(f"flow {flow}") as connection:
+            unclean = connection.execute(UNCLEAN, {"flow": flow, "owner": owner}).fetchone() is not None
+            connection.execute(OPENED, {"flow": flow, "owner": owner})
+        return unclean
+
+    def closed(self, flow: str, owner: str) -> None:
+        self._write(CLOSED, flow=flow, owner=owner)
+
+    def beat(self, report: WorkerReport) -> None:
+        text = msgspec.json.encode(report).decode()
+        with self._link.writing(f"worker {report.worker} heartbeat") as connection:
+            connection.execute(BEAT, {"worker": report.worker, "report": text})
+            connection.execute(FORGET_OLD)
+
+    def workers(self) -> Sequence[WorkerReport]:
+        return [
+            msgspec.structs.replace(
+                msgspec.json.decode(report, type=WorkerReport), seen_at=time_of(seen_at), age_seconds=max(age, 0.0)
+            )
+            for report, seen_at, age in self._link.read(WORKERS)
+        ]
+
+    def forget_worker(self, worker: str) -> None:
+        self._write(FORGET, worker=worker)
+
+    def _write(self, statement: str, **values: str) -> None:
+        with self._link.writing(" ".join(("control", *values.values()))) as connection:
+            connection.execute(statement, values)

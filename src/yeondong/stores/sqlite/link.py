@@ -1,0 +1,122 @@
+"""One session's connection: opened when it is needed, and opened anew after an outage or a fork."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import sqlalchemy
+
+from yeondong.connections.sqlite import Connection, SqliteFile, lost, sqlite_file
+from yeondong.core.fence import Fence
+from yeondong.errors import FenceLost, YeondongError
+from yeondong.stores.sqlite.riding import riding
+
+NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+
+FENCE = "SELECT 1 FROM yeondong_leases WHERE name = ? AND owner = ? AND epoch = ?"
+
+
+def later(parameter: str) -> str:
+    """SQL for the time that many seconds from now."""
+    # printf, because a small number would otherwise arrive as 1.0e-05, which is no time to SQLite.
+    return f"strftime('%Y-%m-%d %H:%M:%f', 'now', printf('%+.3f seconds', {parameter}))"
+
+
+class Link:
+    """The way of one session to its file.
+
+    ``prepare`` runs before each opening: the file may have been removed, or be of another schema, since the last one.
+    """
+
+    def __init__(self, path: str, prepare: Callable[[], object]) -> None:
+        self.path = path
+        self._prepare = prepare
+        self._file = sqlite_file(path)
+        self._connection: Connection | None = None
+        self._durable = True
+        self._alchemy: tuple[Connection, sqlalchemy.Connection] | None = None
+
+    @property
+    def file(self) -> SqliteFile:
+        if self._file.pid != os.getpid():
+            self._file = sqlite_file(self.path)
+        return self._file
+
+    def connection(self) -> Connection:
+        """Return this process's connection, opened if there is none."""
+        connection = self._connection
+        if connection is not None and connection.pid == os.getpid():
+            return connection
+        # After a fork the parent's connection is only dropped: closing it would release the locks of both.
+        self._prepare()
+        self._durable = True
+        self._connection = self.file.connect(durable=True)
+        return self._connection
+
+    def read(self, statement: str, values: Mapping[str, Any] | tuple[Any, ...] = ()) -> list[Any]:
+        """Run a query outside of a transaction and return all rows."""
+        try:
+            return self.connection().execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise self.failed(error) from error
+
+    @contextlib.contextmanager
+    def writing(self, holder: str, fence: Fence | None = None, *, durable: bool = False) -> Iterator[Connection]:
+        """Write in one transaction, under the fence.
+
+        Where nothing irreplaceable is written, a power cut may take back the last of it (``durable`` False): it is
+        done again then.
+        """
+        connection = self.synchronous(durable=durable)
+        try:
+            with self.file.transaction(connection, holder):
+                # The write lock is ours from here to the commit, so nobody can take the lease over in between: checking
+                # it once is as good as in each statement.
+                if fence is not None and not connection.execute(FENCE, fence_key(fence)).fetchone():
+                    raise FenceLost(fence.name, fence.epoch)
+                yield connection
+        except sqlite3.Error as error:
+            raise self.failed(error) from error
+        except YeondongError as error:
+            if isinstance(error.__cause__, sqlite3.Error):
+                self.close()
+            raise
+
+    def synchronous(self, *, durable: bool) -> Connection:
+        """Return the connection with its commits surviving a power cut, or not."""
+        connection = self.connection()
+        if durable != self._durable:
+            try:
+                connection.execute("PRAGMA synchronous=FULL" if durable else "PRAGMA synchronous=NORMAL")
+            except sqlite3.Error as error:
+                raise self.failed(error) from error
+            self._durable = durable
+        return connection
+
+    def alchemy(self, connection: Connection) -> sqlalchemy.Connection:
+        """Return SQLAlchemy's view of the connection, made once for it."""
+        if self._alchemy is None or self._alchemy[0] is not connection:
+            self._alchemy = (connection, riding(connection))
+        return self._alchemy[1]
+
+    def failed(self, error: sqlite3.Error) -> Exception:
+        """Return what to raise for an error; after an outage the next use connects anew."""
+        if lost(error):
+            self.close()
+        return self.file.translated(error)
+
+    def close(self) -> None:
+        """Disconnect. Never raises; twice is harmless."""
+        connection, self._connection = self._connection, None
+        self._alchemy = None
+        if connection is not None and connection.pid == os.getpid():
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+
+def fence_key(fence: Fence) -> tuple[str, str, int]:
+    return fence.name, fence.owner, fence.epoch

@@ -1,0 +1,151 @@
+"""The outbox table, as callers fill it and as the relay sees it."""
+
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from yeondong.core.delivery import Delivery
+from yeondong.core.fence import Fence
+from yeondong.core.message import Message
+from yeondong.core.source import Lag
+from yeondong.core.store import Hold
+from yeondong.stores.sqlite.link import NOW, Link, later
+from yeondong.stores.sqlite.rows import COLUMNS, FIELDS, columns, message, partition_of, time_of
+
+# One, because there is one order of ids and one position; the column `partition` is for relays that share the work.
+PARTITION = "outbox"
+
+ADD = f"INSERT INTO yeondong_outbox ({COLUMNS}, partition) VALUES ({FIELDS}, :partition)"
+
+FETCH = f"SELECT id, fail_count, {COLUMNS} FROM yeondong_outbox AS o"
+
+WAITING = f"{FETCH} WHERE status = 'WAITING' ORDER BY id LIMIT :limit"
+
+# Rows below those fetched before are looked at too: a commit that comes late brings ids that were given early.
+WAITING_BESIDE_LOANS = f"""{FETCH}
+WHERE status = 'WAITING' AND id NOT IN (SELECT value FROM json_each(:on_loan)) ORDER BY id LIMIT :limit
+"""
+
+WAITING_UNBLOCKED = f"""{FETCH}
+WHERE status = 'WAITING' AND id NOT IN (SELECT value FROM json_each(:on_loan))
+  AND (due_at IS NULL OR due_at <= {NOW})
+  AND NOT EXISTS (
+    SELECT 1 FROM yeondong_outbox AS f
+    WHERE f.blocks AND f.channel = o.channel AND f.key = o.key AND f.id < o.id)
+  AND NOT EXISTS (
+    SELECT 1 FROM yeondong_outbox AS l
+    WHERE l.status = 'WAITING' AND l.channel = o.channel AND l.key = o.key AND l.id < o.id AND l.due_at > {NOW})
+ORDER BY id LIMIT :limit
+"""
+
+# Left to itself, SQLite would look for a later time among all that waits.
+BLOCKED = f"""
+SELECT EXISTS (SELECT 1 FROM yeondong_outbox WHERE blocks) OR EXISTS (
+  SELECT 1 FROM yeondong_outbox INDEXED BY yeondong_outbox_later WHERE status = 'WAITING' AND due_at > {NOW})
+"""
+
+FOLLOWING = f"{FETCH} WHERE id > :position ORDER BY id LIMIT :limit"
+
+MARK = f"""
+UPDATE yeondong_outbox SET status = 'DONE', processed_at = {NOW}
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'WAITING'
+"""
+
+FAIL = f"""
+UPDATE yeondong_outbox
+SET status = 'FAILED', fail_count = :attempt, failed_at = {NOW}, last_error = :error, blocks = :blocks, due_at = NULL
+WHERE id = :id AND status = 'WAITING'
+"""
+
+DELAY = f"""
+UPDATE yeondong_outbox SET fail_count = :attempt - 1, due_at = {later(":after")}, last_error = :error
+WHERE id = :id AND status = 'WAITING'
+"""
+
+# Under marking by position every row stays WAITING, so the index on these serves both.
+LAG = """
+SELECT count(*), (
+  SELECT occurred_at FROM yeondong_outbox WHERE status = 'WAITING' AND id > :position ORDER BY id LIMIT 1)
+FROM yeondong_outbox WHERE status = 'WAITING' AND id > :position
+"""
+
+# Only the first rows are looked at, or a sweep would read the whole table to find that nothing is old enough yet.
+SWEEP_DONE = f"""
+DELETE FROM yeondong_outbox WHERE id IN (
+  SELECT id FROM (
+    SELECT id, processed_at FROM yeondong_outbox WHERE status = 'DONE' ORDER BY id LIMIT :limit)
+  WHERE processed_at < {later("-:seconds")})
+"""
+
+# When exactly a row was sent is not known here; it was after it occurred.
+SWEEP_BELOW = f"""
+DELETE FROM yeondong_outbox WHERE id IN (
+  SELECT id FROM (
+    SELECT id, occurred_at FROM yeondong_outbox WHERE id <= :position ORDER BY id LIMIT :limit)
+  WHERE occurred_at IS NULL OR occurred_at < {later("-:seconds")})
+"""
+
+
+def added(message: Message) -> dict[str, Any]:
+    """Return the values of ``ADD``."""
+    return {**columns(message), "partition": partition_of(message)}
+
+
+class SqliteOutbox:
+    """The outbox table as the relay sees it."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def waiting(self, limit: int, on_loan: Collection[int]) -> Sequence[Delivery]:
+        if self._link.read(BLOCKED)[0][0]:
+            rows = self._link.read(WAITING_UNBLOCKED, {"limit": limit, "on_loan": _array(on_loan)})
+        elif on_loan:
+            rows = self._link.read(WAITING_BESIDE_LOANS, {"limit": limit, "on_loan": _array(on_loan)})
+        else:
+            rows = self._link.read(WAITING, {"limit": limit})
+        return _deliveries(rows)
+
+    def mark(self, ids: Sequence[int], fence: Fence) -> None:
+        with self._link.writing("outbox relay", fence) as connection:
+            connection.execute(MARK, {"ids": _array(ids)})
+
+    def hold(self, holds: Sequence[Hold], fence: Fence) -> None:
+        with self._link.writing("outbox relay", fence) as connection:
+            for hold in holds:
+                connection.execute(FAIL if hold.failed else DELAY, _state(hold))
+
+    def following(self, position: int, limit: int) -> Sequence[Delivery]:
+        return _deliveries(self._link.read(FOLLOWING, {"position": position, "limit": limit}))
+
+    def lag(self, position: int | None) -> Lag:
+        waiting, since = self._link.read(LAG, {"position": position or 0})[0]
+        return Lag(waiting, time_of(since))
+
+    def sweep(self, older: timedelta, limit: int, position: int | None) -> int:
+        values = {"seconds": older.total_seconds(), "limit": limit, "position": position}
+        with self._link.writing("outbox janitor") as connection:
+            return connection.execute(SWEEP_DONE if position is None else SWEEP_BELOW, values).rowcount
+
+
+def _deliveries(rows: Sequence[Any]) -> list[Delivery]:
+    return [Delivery(message(row, 2), row[0], PARTITION, row[1] + 1) for row in rows]
+
+
+def _state(hold: Hold) -> dict[str, Any]:
+    return {
+        "id": hold.delivery.receipt,
+        "attempt": hold.delivery.attempt,
+        "after": hold.after_seconds,
+        "error": hold.error,
+        "blocks": hold.blocks,
+    }
+
+
+def _array(ids: Collection[int]) -> str:
+    return msgspec.json.encode(list(ids)).decode()

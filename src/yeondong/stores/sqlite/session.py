@@ -1,0 +1,41 @@
+"""One thread's connection to the store."""
+
+from __future__ import annotations
+
+from yeondong.connections.sqlite import lost
+from yeondong.core.clock import Clock
+from yeondong.stores.sqlite.failures import SqliteFailures
+from yeondong.stores.sqlite.flows import SqliteFlows, SqliteSuspects
+from yeondong.stores.sqlite.held import SqliteHeld
+from yeondong.stores.sqlite.inbox import SqliteInbox
+from yeondong.stores.sqlite.leases import SqliteLeases, SqlitePositions
+from yeondong.stores.sqlite.link import Link
+from yeondong.stores.sqlite.outbox import SqliteOutbox
+from yeondong.stores.sqlite.transaction import SqliteTransaction
+
+
+class SqliteSession:
+    """The parts of the contract, on one connection."""
+
+    system = "SQLite"
+
+    def __init__(self, link: Link, clock: Clock) -> None:
+        self._link = link
+        self.address = link.path
+        self.inbox = SqliteInbox(link)
+        self.held = SqliteHeld(link)
+        self.leases = SqliteLeases(link, clock)
+        self.positions = SqlitePositions(link)
+        self.outbox = SqliteOutbox(link)
+        self.suspects = SqliteSuspects(link)
+        self.flows = SqliteFlows(link)
+        self.failures = SqliteFailures(link)
+
+    def begin(self, holder: str) -> SqliteTransaction:
+        return SqliteTransaction(self._link, holder)
+
+    def lost(self, error: BaseException) -> str | None:
+        return lost(error)
+
+    def close(self) -> None:
+        self._link.close()

@@ -1,0 +1,122 @@
+"""The store in one SQLite file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from yeondong.connections.sqlite import SqliteFile, sqlite_file
+from yeondong.core.clock import Clock, SystemClock
+from yeondong.core.message import Message
+from yeondong.errors import MessageRefused, SchemaMissing
+from yeondong.stores.sqlite import schema
+from yeondong.stores.sqlite.adding import connection_in
+from yeondong.stores.sqlite.link import Link
+from yeondong.stores.sqlite.outbox import ADD, added
+from yeondong.stores.sqlite.session import SqliteSession
+
+
+class SqliteStore:
+    """A database that keeps what flows need, in one file, for any number of processes on one machine.
+
+    With ``make`` the tables are made where they are missing. Without it only in a file that is missing or empty:
+    another's database gets tables by ``yeondong db create``.
+
+    >>> store = SqliteStore("shop.db", make=True)
+    """
+
+    def __init__(self, path: str, *, make: bool, clock: Clock | None = None) -> None:
+        self._file = sqlite_file(path)
+        self.address = self._file.path
+        self._make = make
+        self._clock = clock or SystemClock()
+
+    def prepare(self) -> str | None:
+        if not self._file_now().empty():
+            with contextlib.closing(self._file_now().look()) as connection:
+                missing = self._missing(connection)
+            if not missing:
+                return None
+        made = self.create()
+        return f"made {self.address} with yeondong's tables" if made else None
+
+    def connect(self) -> SqliteSession:
+        return SqliteSession(Link(self.address, self.prepare), self._clock)
+
+    def add(self, tx: Any, messages: Sequence[Message]) -> None:
+        connection = connection_in(tx, self.address)
+        rows = [added(message) for message in messages]
+        try:
+            try:
+                _insert(connection, rows)
+            except sqlite3.OperationalError as error:
+                if "no such table" not in str(error):
+                    raise
+                self._make_within(connection)
+                _insert(connection, rows)
+        except sqlite3.IntegrityError as error:
+            raise MessageRefused(f"the outbox has a message of this id already ({error}); give each its own") from error
+        except sqlite3.Error as error:
+            raise self._file_now().translated(error) from error
+
+    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
+        return self._file_now().watch(wake)
+
+    def notice(self) -> str | None:
+        long = self._file_now().long_writer()
+        return long and f"{long[0]} held the only write lock of {self.address} for {long[1]:.1f} s"
+
+    def statements(self) -> Sequence[str]:
+        return [*schema.creating().values(), schema.SET_VERSION]
+
+    def create(self) -> Sequence[str]:
+        file = self._file_now()
+        with contextlib.closing(file.connect(durable=True)) as connection, file.transaction(connection, "db create"):
+            return schema.create(connection)
+
+    def check(self) -> Sequence[str]:
+        if self._file_now().empty():
+            return [f"{self.address} is missing or empty; `yeondong db create` makes it"]
+        with contextlib.closing(self._file_now().look()) as connection:
+            return schema.check(connection)
+
+    def _file_now(self) -> SqliteFile:
+        if self._file.pid != os.getpid():
+            self._file = sqlite_file(self.address)
+        return self._file
+
+    def _missing(self, connection: sqlite3.Connection) -> bool:
+        """Whether tables are to be made. Raises ``SchemaMissing`` if they must not be, ``SchemaMismatch``."""
+        missing = schema.missing_tables(connection)
+        if not missing:
+            schema.refuse_mismatch(connection, self.address)
+        elif not self._make and schema.names(connection):
+            raise SchemaMissing(
+                f"{self.address} has no table {missing[0]}; run `yeondong db create`, or your migration, to make it"
+            )
+        return bool(missing)
+
+    def _make_within(self, connection: sqlite3.Connection) -> None:
+        self._missing(connection)
+        schema.create(connection)
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[dict[str, Any]]) -> None:
+    if len(rows) == 1:
+        connection.execute(ADD, rows[0])
+        return
+    # All or none of them, also for a caller who catches the error and commits.
+    schema.begin(connection)
+    connection.execute("SAVEPOINT yeondong_add")
+    try:
+        connection.executemany(ADD, rows)
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK TO yeondong_add")
+        raise
+    finally:
+        if connection.in_transaction:
+            connection.execute("RELEASE yeondong_add")

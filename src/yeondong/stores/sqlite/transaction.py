@@ -1,0 +1,168 @@
+"""The transaction that handlers write in."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql import Executable
+
+from yeondong.connections.sqlite import lost
+from yeondong.errors import ConnectionLost, StoreError
+from yeondong.stores.sqlite.link import Link
+
+# Whoever commits or rolls back ends every savepoint, so this one tells whether the transaction is still the one begun,
+# also when another has been begun since.
+MARK = "SAVEPOINT yeondong_begun"
+UNMARK = "RELEASE yeondong_begun"
+
+
+class SqliteTransaction:
+    """One transaction on a session's connection, holding the file's writer lock from begin to end."""
+
+    def __init__(self, link: Link, holder: str) -> None:
+        self._link = link
+        self._connection = link.synchronous(durable=True)
+        self._file = link.file
+        self._file.acquire(holder)
+        self._ended = False
+        self._broken = False
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(MARK)
+        except sqlite3.Error as error:
+            self._broken = lost(error) is not None
+            self._end()
+            raise self._file.translated(error) from error
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        return self._connection
+
+    def execute(self, statement: Any, values: Any = None) -> Iterable[Any]:
+        try:
+            if isinstance(statement, Executable):
+                return self._execute_alchemy(statement, values)
+            if values is None:
+                return self._connection.execute(statement)
+            if _is_many(values):
+                return self._connection.executemany(statement, map(_Fields, values))
+            return self._connection.execute(statement, _Fields(values))
+        except (sqlite3.Error, DBAPIError) as error:
+            reason = lost(error)
+            if reason is None:
+                raise
+            self._broken = True
+            raise ConnectionLost("SQLite", self._file.path, f"{reason} ({error})") from error
+
+    def current(self) -> bool:
+        if self._ended or not self._connection.in_transaction:
+            return False
+        try:
+            self._connection.execute(UNMARK)
+            self._connection.execute(MARK)
+        except sqlite3.Error:
+            return False
+        return True
+
+    def commit(self) -> None:
+        if not self.current():
+            self.rollback()
+            raise StoreError(
+                "the transaction that was begun has been committed or rolled back by somebody else; "
+                "leave commit and rollback to yeondong, which stores what was handled with what was done"
+            )
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._broken = lost(error) is not None
+            self.rollback()
+            raise self._file.translated(error) from error
+        self._end()
+
+    def rollback(self) -> None:
+        if self._ended:
+            return
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._broken = True
+        self._end()
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        with contextlib.suppress(RuntimeError):
+            self._file.release()
+        if self._broken:
+            self._link.close()
+
+    def _execute_alchemy(self, statement: Executable, values: Any) -> Iterable[Any]:
+        connection = self._link.alchemy(self._connection)
+        if values is None:
+            result = connection.execute(statement)
+        elif _is_many(values):
+            result = connection.execute(statement, [_fields_of(each) for each in values])
+        else:
+            result = connection.execute(statement, _fields_of(values))
+        return result.all() if result.returns_rows else ()
+
+
+class _Fields(dict[str, Any]):
+    """Looks a parameter up in a mapping or among an object's fields when SQLite asks for it.
+
+    A dict, because sqlite3 takes nothing else for named parameters.
+    """
+
+    def __init__(self, values: Any) -> None:
+        super().__init__()
+        self._values = values
+        self._mapping = isinstance(values, Mapping)
+
+    def __missing__(self, name: str) -> Any:
+        if self._mapping:
+            return _plain(self._values[name])
+        try:
+            return _plain(getattr(self._values, name))
+        except AttributeError as error:
+            raise KeyError(name) from error
+
+
+def _is_many(values: Any) -> bool:
+    if isinstance(values, Mapping | str | bytes) or hasattr(values, "_fields"):
+        return False
+    return isinstance(values, Sequence)
+
+
+def _fields_of(values: Any) -> Mapping[str, Any]:
+    if isinstance(values, Mapping):
+        return values
+    names = getattr(values, "__struct_fields__", None) or getattr(values, "_fields", None)
+    if names is None:
+        names = getattr(values, "__slots__", None) if not hasattr(values, "__dict__") else vars(values)
+    return {name: getattr(values, name) for name in names or ()}
+
+
+def _plain(value: Any) -> Any:
+    """Turn a value into one that SQLite stores; times become UTC texts, which compare like times."""
+    match value:
+        case enum.Enum():
+            return _plain(value.value)
+        case datetime():
+            utc = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
+            return utc.isoformat(" ", "microseconds")
+        case date() | time():
+            return value.isoformat()
+        case UUID() | Decimal():
+            return str(value)
+        case _:
+            return value
