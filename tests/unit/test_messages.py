@@ -103,6 +103,16 @@ def test_a_subclass_takes_over_channel_and_key_and_has_a_type_of_its_own() -> No
     assert spec_of(OrderPlaced).type == "OrderPlaced"
 
 
+def test_a_dataclass_that_is_made_anew_for_its_slots_keeps_what_was_declared() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Slotted(EventMixin, channel="x", key="id", type="slotted.v2"):
+        id: int
+
+    spec = spec_of(Slotted)
+
+    assert (spec.type, spec.channel, spec.key_field) == ("slotted.v2", "x", "id")
+
+
 def test_a_class_is_looked_at_once() -> None:
     assert spec_of(OrderPlaced) is spec_of(OrderPlaced)
 
