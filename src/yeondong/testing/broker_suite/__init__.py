@@ -34,6 +34,9 @@ class BrokerSuite(SourceSuite, SinkSuite, GroupSuite, ProcessSuite):
             def factory(self) -> Factory: ...        # ("module:callable", "argument") for other processes
     """
 
+    patience_seconds = 20.0
+    """How long a test waits for a message that must come."""
+
     @pytest.fixture
     def broker(self) -> Broker:
         raise NotImplementedError("a driver's test gives the fixture broker: prepared, and empty")
@@ -54,7 +57,7 @@ class BrokerSuite(SourceSuite, SinkSuite, GroupSuite, ProcessSuite):
 
     @pytest.fixture
     def scene(self, broker: Broker, reopen: Callable[[], Broker] | None) -> Iterator[Scene]:
-        scene = Scene(broker, reopen)
+        scene = Scene(broker, reopen, patience_seconds=self.patience_seconds)
         yield scene
         scene.close()
         broker.close()

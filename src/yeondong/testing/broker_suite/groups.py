@@ -14,7 +14,6 @@ from yeondong.errors import ConnectionLost, DeclarationError, ReceiverError, Unk
 from yeondong.testing.broker_suite.scene import (
     PATIENCE_SECONDS,
     Scene,
-    drain,
     ids,
     message,
     messages,
@@ -34,7 +33,7 @@ class GroupSuite:
         scene.broker.prepare()
         scene.other().prepare()
 
-        assert ids(drain(scene.opened(), 1)) == ["m0"]
+        assert ids(scene.drain(scene.opened(), 1)) == ["m0"]
 
     def test_an_empty_broker_knows_no_groups_and_no_receivers(self, scene: Scene) -> None:
         assert list(scene.broker.groups()) == []
@@ -47,10 +46,10 @@ class GroupSuite:
         scene.send(messages(6))
         search, statistics = scene.opened(group="search"), scene.opened(group="statistics")
 
-        search.settle(drain(search, 6))
+        search.settle(scene.drain(search, 6))
 
         assert (scene.progress("search").waiting, scene.progress("statistics").waiting) == (0, 6)
-        assert ids(drain(statistics, 6)) == ids(messages(6))
+        assert ids(scene.drain(statistics, 6)) == ids(messages(6))
 
     def test_a_new_group_starts_from_the_start(self, scene: Scene) -> None:
         scene.needs_memory_of_loans()
@@ -60,7 +59,7 @@ class GroupSuite:
 
         source = scene.opened(group="second")
 
-        assert ids(drain(source, 3)) == ids(messages(3))
+        assert ids(scene.drain(source, 3)) == ids(messages(3))
 
     def test_a_new_group_starts_from_now(self, scene: Scene) -> None:
         scene.register(receiver(group="first"))
@@ -70,7 +69,7 @@ class GroupSuite:
 
         source = scene.opened(group="second")
 
-        assert ids(drain(source, 1)) == ["later"]
+        assert ids(scene.drain(source, 1)) == ["later"]
         assert nothing_comes(source)
 
     def test_each_new_group_is_asked_once_where_it_starts(self, scene: Scene) -> None:
@@ -90,13 +89,13 @@ class GroupSuite:
         scene.register()
         scene.send(messages(4))
         source = scene.opened()
-        source.settle(drain(source, 4)[:3])
+        source.settle(scene.drain(source, 4)[:3])
         source.close()
 
         scene.register(since="now", broker=scene.other())
         scene.register(since="start")
 
-        assert ids(drain(scene.opened(), 1)) == ["m3"]
+        assert ids(scene.drain(scene.opened(), 1)) == ["m3"]
 
     def test_an_app_replaces_only_its_own_receivers(self, scene: Scene) -> None:
         scene.register(receiver("a"), receiver("b"), receiver("b"))
@@ -164,14 +163,14 @@ class GroupSuite:
 
         source = scene.opened()
 
-        assert ids(drain(source, 1)) == ["new"]
+        assert ids(scene.drain(source, 1)) == ["new"]
 
     def test_an_open_source_of_a_forgotten_group_says_so(self, scene: Scene) -> None:
         scene.needs_memory_of_loans()
         scene.register()
         scene.send(messages(3))
         source = scene.opened()
-        found = drain(source, 3)
+        found = scene.drain(source, 3)
         scene.broker.forget("orders", "search")
 
         with pytest.raises(ConnectionLost, match="search"):
@@ -184,7 +183,7 @@ class GroupSuite:
         before = datetime.now(UTC)
         scene.send(messages(5))
         source = scene.opened()
-        source.settle(drain(source, 5)[:2])
+        source.settle(scene.drain(source, 5)[:2])
 
         lag = scene.progress()
 
@@ -199,14 +198,14 @@ class GroupSuite:
 
         scene.broker.sweep()
 
-        assert ids(drain(scene.opened(), 5)) == ids(messages(5))
+        assert ids(scene.drain(scene.opened(), 5)) == ids(messages(5))
 
     def test_a_replay_from_the_start_repeats_everything(self, scene: Scene) -> None:
         self._settled(scene, 5)
 
         assert scene.other().rewind("orders", "search", "start") == 5
 
-        assert ids(drain(scene.opened(), 5)) == ids(messages(5))
+        assert ids(scene.drain(scene.opened(), 5)) == ids(messages(5))
 
     def test_a_replay_from_a_time_repeats_what_was_sent_since(self, scene: Scene) -> None:
         scene.needs(scene.traits.replay, "it keeps nothing that was settled")
@@ -215,12 +214,12 @@ class GroupSuite:
         between = datetime.now(UTC).astimezone()
         scene.send([message("after"), message("last")])
         source = scene.opened()
-        source.settle(drain(source, 3))
+        source.settle(scene.drain(source, 3))
         source.close()
 
         assert scene.broker.rewind("orders", "search", between.isoformat()) == 2
 
-        assert ids(drain(scene.opened(), 2)) == ["after", "last"]
+        assert ids(scene.drain(scene.opened(), 2)) == ["after", "last"]
 
     def test_a_replay_never_goes_forward(self, scene: Scene) -> None:
         self._settled(scene, 5, of=10)
@@ -228,7 +227,7 @@ class GroupSuite:
 
         assert scene.broker.rewind("orders", "search", later) == 0
 
-        assert ids(drain(scene.opened(), 5)) == ids(messages(10)[5:])
+        assert ids(scene.drain(scene.opened(), 5)) == ids(messages(10)[5:])
 
     def test_a_replay_leaves_other_groups_where_they_are(self, scene: Scene) -> None:
         scene.register(receiver(group="statistics", app="reports"), app="reports")
@@ -238,7 +237,7 @@ class GroupSuite:
 
         assert (scene.progress("search").waiting, scene.progress("statistics").waiting) == (5, 5)
         statistics = scene.opened(group="statistics")
-        statistics.settle(drain(statistics, 5))
+        statistics.settle(scene.drain(statistics, 5))
         assert (scene.progress("search").waiting, scene.progress("statistics").waiting) == (5, 0)
 
     def test_a_replay_of_an_unknown_group_or_time_is_refused(self, scene: Scene) -> None:
@@ -295,5 +294,5 @@ class GroupSuite:
         scene.register()
         scene.send(messages(of or settled))
         source = scene.opened()
-        source.settle(drain(source, settled))
+        source.settle(scene.drain(source, settled))
         source.close()

@@ -14,7 +14,7 @@ import pytest
 
 from yeondong.core.traits import Order
 from yeondong.testing.broker_suite import program
-from yeondong.testing.broker_suite.scene import PATIENCE_SECONDS, Scene, drain, ids, messages, nothing_comes
+from yeondong.testing.broker_suite.scene import PATIENCE_SECONDS, Scene, ids, messages, nothing_comes
 
 BATCH = 20
 
@@ -39,7 +39,7 @@ class ProcessSuite:
             done = returned + len(sender.stdout.read().splitlines())
 
         count = scene.progress().waiting
-        arrived = ids(drain(scene.opened(), count))
+        arrived = ids(scene.drain(scene.opened(), count))
 
         assert done * BATCH <= count <= (done + 1) * BATCH
         assert arrived == [f"s-{number // BATCH}-{number % BATCH}" for number in range(count)]
@@ -57,7 +57,7 @@ class ProcessSuite:
         scene.fence()  # the epoch of the process that was killed
 
         source = scene.opened()
-        again = drain(source, 6)
+        again = scene.drain(source, 6)
 
         assert (ids(again) if scene.traits.order is Order.CHANNEL else sorted(ids(again))) == lent[4:]
         assert nothing_comes(source)
@@ -67,7 +67,7 @@ class ProcessSuite:
         with running(factory, "send", "a", 30, BATCH) as first, running(factory, "send", "b", 30, BATCH) as second:
             assert (first.wait(PATIENCE_SECONDS), second.wait(PATIENCE_SECONDS)) == (0, 0)
 
-        arrived = ids(drain(scene.opened(), 2 * 30 * BATCH))
+        arrived = ids(scene.drain(scene.opened(), 2 * 30 * BATCH))
 
         for sender in "ab":
             sent = [f"{sender}-{batch}-{number}" for batch in range(30) for number in range(BATCH)]

@@ -55,15 +55,6 @@ def soon() -> float:
     return SystemClock().elapsed() + PATIENCE_SECONDS
 
 
-def drain(source: Source, total: int, *, at_once: int = 100) -> list[Delivery]:
-    """Borrow ``total`` deliveries, or what comes while a test has patience."""
-    found: list[Delivery] = []
-    give_up = time.monotonic() + PATIENCE_SECONDS
-    while len(found) < total and time.monotonic() < give_up:
-        found += source.receive(min(at_once, total - len(found)), 0.1)
-    return found
-
-
 def nothing_comes(source: Source) -> bool:
     return not source.receive(100, 0.05)
 
@@ -71,8 +62,11 @@ def nothing_comes(source: Source) -> bool:
 class Scene:
     """One broker, and another object on the same data, as another process would have it."""
 
-    def __init__(self, broker: Broker, reopen: Callable[[], Broker] | None) -> None:
+    def __init__(
+        self, broker: Broker, reopen: Callable[[], Broker] | None, *, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
         self.broker = broker
+        self._patience_seconds = patience_seconds
         self.traits = broker.traits
         self._reopen = reopen
         self._epochs = count(1)
@@ -131,6 +125,14 @@ class Scene:
 
     def open(self, source: Source) -> None:
         source.open(self.fence(), lambda _partitions: None)
+
+    def drain(self, source: Source, total: int, *, at_once: int = 100) -> list[Delivery]:
+        """Borrow ``total`` deliveries, or what comes while the test has patience."""
+        found: list[Delivery] = []
+        give_up = time.monotonic() + self._patience_seconds
+        while len(found) < total and time.monotonic() < give_up:
+            found += source.receive(min(at_once, total - len(found)), 0.1)
+        return found
 
     def progress(self, group: str = GROUP, channel: str = CHANNEL) -> GroupLag:
         found = [lag for lag in self.broker.groups() if (lag.channel, lag.group) == (channel, group)]

@@ -10,7 +10,7 @@ from yeondong.core.broker import Broker
 from yeondong.core.clock import SystemClock
 from yeondong.core.sink import Sink
 from yeondong.errors import ConnectionLost
-from yeondong.testing.broker_suite.scene import Scene, drain, ids, message, messages, nothing_comes, receiver, soon
+from yeondong.testing.broker_suite.scene import Scene, ids, message, messages, nothing_comes, receiver, soon
 
 MOST_SENDS = 1_000
 
@@ -23,14 +23,14 @@ class SinkSuite:
         assert list(scene.send(messages(3))) == []
         assert list(scene.send([])) == []
 
-        assert ids(drain(scene.opened(), 3)) == ids(messages(3))
+        assert ids(scene.drain(scene.opened(), 3)) == ids(messages(3))
 
     def test_a_repeat_keeps_its_id(self, scene: Scene) -> None:
         scene.register()
         scene.send([message("once")])
         scene.send([message("once")])
 
-        assert set(ids(drain(scene.opened(), 1))) == {"once"}
+        assert set(ids(scene.drain(scene.opened(), 1))) == {"once"}
 
     def test_what_is_too_large_is_refused_and_the_rest_is_sent(self, scene: Scene) -> None:
         limit = scene.traits.max_bytes
@@ -47,7 +47,7 @@ class SinkSuite:
 
         assert ids(one.message for one in refused) == ["too large"]
         assert all(one.reason for one in refused)
-        assert ids(drain(scene.opened(), 2)) == ["before", "fits"]
+        assert ids(scene.drain(scene.opened(), 2)) == ["before", "fits"]
 
     def test_nothing_is_handed_over_after_the_deadline(self, scene: Scene) -> None:
         scene.register()
@@ -58,7 +58,7 @@ class SinkSuite:
 
         sink.send([message("in time")], soon())
         source = scene.opened()
-        assert ids(drain(source, 1)) == ["in time"]
+        assert ids(scene.drain(source, 1)) == ["in time"]
         assert nothing_comes(source)
 
     def test_several_channels_in_one_call(self, scene: Scene) -> None:
@@ -68,8 +68,8 @@ class SinkSuite:
 
         scene.send(mixed)
 
-        assert ids(drain(scene.opened(), 5)) == ["0", "2", "4", "6", "8"]
-        assert ids(drain(scene.opened(channel="refunds"), 5)) == ["1", "3", "5", "7", "9"]
+        assert ids(scene.drain(scene.opened(), 5)) == ["0", "2", "4", "6", "8"]
+        assert ids(scene.drain(scene.opened(channel="refunds"), 5)) == ["1", "3", "5", "7", "9"]
 
     def test_sinks_of_several_threads_do_not_mix_up_their_order(self, scene: Scene) -> None:
         scene.register()
@@ -84,7 +84,7 @@ class SinkSuite:
         for sender in senders:
             sender.join()
 
-        arrived = ids(drain(scene.opened(), 60))
+        arrived = ids(scene.drain(scene.opened(), 60))
         for prefix in "abc":
             assert [id for id in arrived if id.startswith(prefix)] == ids(messages(20, prefix=prefix))
 
@@ -98,7 +98,7 @@ class SinkSuite:
         sink.close()
 
         scene.broker.sink().close()
-        assert ids(drain(scene.opened(), 1)) == ["after"]
+        assert ids(scene.drain(scene.opened(), 1)) == ["after"]
 
     def test_a_full_broker_takes_nothing_until_a_group_has_read(self, bounded: Broker | None) -> None:
         if bounded is None:
@@ -110,7 +110,7 @@ class SinkSuite:
         assert taken > 0
         assert "search" in reason
         source = scene.opened()
-        found = drain(source, taken)
+        found = scene.drain(source, taken)
         assert ids(found) == [f"m{i}" for i in range(taken)]
         with pytest.raises(ConnectionLost):
             sink.send([message("too early", data=bytes(1_000))], SystemClock().elapsed() + 0.05)
@@ -118,7 +118,7 @@ class SinkSuite:
         source.settle(found)
         sink.send([message("next", data=bytes(1_000))], soon())
 
-        assert ids(drain(source, 1)) == ["next"]
+        assert ids(scene.drain(source, 1)) == ["next"]
         scene.close()
 
 

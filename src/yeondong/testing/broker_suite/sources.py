@@ -18,7 +18,6 @@ from yeondong.testing.broker_suite.scene import (
     OCCURRED_AT,
     PATIENCE_SECONDS,
     Scene,
-    drain,
     ids,
     message,
     messages,
@@ -58,7 +57,7 @@ class SourceSuite:
         scene.register()
         scene.send([sent])
 
-        (delivery,) = drain(scene.opened(broker=scene.other()), 1)
+        (delivery,) = scene.drain(scene.opened(broker=scene.other()), 1)
 
         assert delivery.message == sent
         assert (delivery.attempt, delivery.flaw) == (1, None)
@@ -69,7 +68,7 @@ class SourceSuite:
         for start in range(0, 300, 7):
             scene.send(sent[start : start + 7])
 
-        arrived = [delivery.message for delivery in drain(scene.opened(), 300, at_once=11)]
+        arrived = [delivery.message for delivery in scene.drain(scene.opened(), 300, at_once=11)]
 
         assert sorted(ids(arrived)) == sorted(ids(sent))
         match scene.traits.order:
@@ -87,7 +86,7 @@ class SourceSuite:
 
         source = scene.opened()
 
-        assert ids(drain(source, 1)) == ["mine"]
+        assert ids(scene.drain(source, 1)) == ["mine"]
         assert nothing_comes(source)
 
     def test_the_limit_is_respected_and_nothing_is_lent_twice(self, scene: Scene) -> None:
@@ -108,7 +107,7 @@ class SourceSuite:
         scene.register()
         scene.send(messages(20))
 
-        found = drain(scene.opened(), 20)
+        found = scene.drain(scene.opened(), 20)
 
         assert len({(delivery.partition, delivery.receipt) for delivery in found}) == 20
 
@@ -121,7 +120,7 @@ class SourceSuite:
         assert list(source.receive(0, PATIENCE_SECONDS)) == []
 
         assert time.monotonic() - began < PATIENCE_SECONDS / 2
-        assert ids(drain(source, 1)) == ["m0"]
+        assert ids(scene.drain(source, 1)) == ["m0"]
 
     def test_receiving_waits_for_the_first_message_and_no_longer_than_asked(self, scene: Scene) -> None:
         scene.register()
@@ -133,7 +132,7 @@ class SourceSuite:
 
         sender = threading.Thread(target=scene.send, args=(messages(1),))
         sender.start()
-        assert ids(drain(source, 1)) == ["m0"]
+        assert ids(scene.drain(source, 1)) == ["m0"]
         sender.join()
 
     def test_wake_before_receiving_makes_it_return_at_once(self, scene: Scene) -> None:
@@ -171,19 +170,19 @@ class SourceSuite:
         scene.register()
         scene.send(messages(5))
         source = scene.opened()
-        source.settle(drain(source, 5))
+        source.settle(scene.drain(source, 5))
         source.close()
 
         again = scene.opened(broker=scene.other())
         scene.send([message("new")])
 
-        assert ids(drain(again, 1)) == ["new"]
+        assert ids(scene.drain(again, 1)) == ["new"]
 
     def test_settling_twice_is_harmless(self, scene: Scene) -> None:
         scene.register()
         scene.send(messages(6))
         source = scene.opened()
-        found = drain(source, 6)
+        found = scene.drain(source, 6)
         first, rest = found[:3], found[3:]
 
         source.settle(first)
@@ -200,11 +199,11 @@ class SourceSuite:
         scene.register()
         scene.send(messages(10))
         source = scene.opened()
-        source.settle(drain(source, 10)[:4])
+        source.settle(scene.drain(source, 10)[:4])
         source.close()
         scene.open(source)
 
-        assert sorted(ids(drain(source, 6))) == sorted(ids(messages(10)[4:]))
+        assert sorted(ids(scene.drain(source, 6))) == sorted(ids(messages(10)[4:]))
         assert nothing_comes(source)
 
     def test_what_is_unsettled_comes_again_to_whoever_opens_next(self, scene: Scene) -> None:
@@ -212,10 +211,10 @@ class SourceSuite:
         scene.register()
         scene.send(messages(10))
         source = scene.opened()
-        source.settle(drain(source, 10)[:4])
+        source.settle(scene.drain(source, 10)[:4])
         source.close()
 
-        found = drain(scene.opened(broker=scene.other()), 6)
+        found = scene.drain(scene.opened(broker=scene.other()), 6)
 
         expected = ids(messages(10)[4:])
         assert (ids(found) if scene.traits.order is Order.CHANNEL else sorted(ids(found))) == expected
@@ -225,24 +224,24 @@ class SourceSuite:
         scene.register()
         scene.send(messages(6))
         source = scene.opened()
-        found = drain(source, 6)
+        found = scene.drain(source, 6)
         source.settle(found[:2])
         source.settle(found[2:5])
         source.close()
 
-        assert ids(drain(scene.opened(broker=scene.other()), 1)) == ids(found[5:])
+        assert ids(scene.drain(scene.opened(broker=scene.other()), 1)) == ids(found[5:])
 
     def test_settling_one_leaves_the_others_on_loan(self, scene: Scene) -> None:
         scene.needs(scene.traits.settles is Settles.EACH, "it does not settle each message")
         scene.register()
         scene.send(messages(5))
         source = scene.opened()
-        found = drain(source, 5)
+        found = scene.drain(source, 5)
         source.settle([found[3]])
         assert nothing_comes(source)
         source.close()
 
-        again = drain(scene.opened(broker=scene.other()), 4)
+        again = scene.drain(scene.opened(broker=scene.other()), 4)
 
         assert sorted(ids(again)) == sorted(ids(found[:3] + found[4:]))
 
@@ -251,12 +250,12 @@ class SourceSuite:
         scene.register()
         scene.send(messages(8))
         source = scene.opened()
-        found = drain(source, 6)
+        found = scene.drain(source, 6)
 
         source.give_back([found[3], found[1]])
         source.give_back([found[1]])
         source.give_back([])
-        again = drain(source, 4)
+        again = scene.drain(source, 4)
 
         expected = [ids(found)[1], ids(found)[3], *ids(messages(8)[6:])]
         assert (ids(again) if scene.traits.order is Order.CHANNEL else sorted(ids(again))) == expected
@@ -267,9 +266,9 @@ class SourceSuite:
         scene.register()
         scene.send(messages(3))
         source = scene.opened()
-        source.give_back(drain(source, 3))
+        source.give_back(scene.drain(source, 3))
 
-        source.settle(drain(source, 3))
+        source.settle(scene.drain(source, 3))
         assert nothing_comes(source)
         source.close()
 
@@ -279,7 +278,7 @@ class SourceSuite:
         scene.register()
         scene.send(messages(3))
         source = scene.opened()
-        found = drain(source, 3)
+        found = scene.drain(source, 3)
         source.settle(found)
 
         source.give_back(found)
@@ -294,7 +293,7 @@ class SourceSuite:
         before = datetime.now(UTC)
         scene.send(messages(5))
 
-        found = drain(source, 3)
+        found = scene.drain(source, 3)
         lag = source.lag()
         assert lag.waiting == 5
         assert lag.since is not None
@@ -324,14 +323,14 @@ class SourceSuite:
         scene.register()
         scene.send(messages(5))
         zombie = scene.opened()
-        found = drain(zombie, 5)
+        found = scene.drain(zombie, 5)
         successor = scene.opened(broker=scene.other())
 
         with pytest.raises(FenceLost):
             zombie.settle(found)
 
         assert successor.lag().waiting == 5
-        inherited = drain(successor, 5)
+        inherited = scene.drain(successor, 5)
         assert ids(inherited) == ids(found)
         successor.settle(inherited[:3])
         with pytest.raises(FenceLost):
@@ -349,7 +348,7 @@ class SourceSuite:
         with pytest.raises(FenceLost):
             scene.source(broker=scene.other()).open(old, lambda _partitions: None)
 
-        holder.settle(drain(holder, 2))
+        holder.settle(scene.drain(holder, 2))
         holder.close()
         holder.open(young, lambda _partitions: None)
         assert nothing_comes(holder)
