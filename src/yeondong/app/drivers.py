@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
@@ -60,11 +61,11 @@ def _sqlite_store(url: str, settings: Settings) -> Any:
 def _sqlite_broker(url: str, settings: Settings) -> Any:
     driver = import_module("yeondong.messaging.brokers.sqlite")
     retention = driver.Retention(
-        age_seconds=settings.broker_retention_days * 86_400,
+        age=timedelta(days=settings.broker_retention_days),
         max_bytes=settings.broker_retention_bytes,
         may_drop=frozenset(settings.broker_may_drop),
     )
-    return driver.SqliteBroker(sqlite_path(url), retention=retention, max_message_bytes=settings.max_message_bytes)
+    return driver.SqliteBroker(sqlite_path(url), retention=retention)
 
 
 def _memory_broker(_url: str, settings: Settings) -> Any:

@@ -128,7 +128,7 @@ class Plain:
             return Unhandled(outage=describe_error(away)), None
         except BaseException as raised:  # noqa: BLE001 -- SystemExit of a handler must not end the lane
             return Retry(), describe_failure(raised)
-        return DONE if outcome is None or type(outcome) is Done else outcome, None
+        return (DONE, None) if outcome is None else checked(outcome, bound)
 
     def _unresolved(self, delivery: Delivery) -> Outcome:
         found = self._dispatch.resolve(delivery)
@@ -305,10 +305,11 @@ class Grouped:
         if not self._session.inbox.claim(tx, self._scope.name, [delivery.message.id]):
             tx.rollback()
             return Settled(DONE, [delivery])
-        outcome = item.bound.invoke(item.payload, delivery, tx)
-        if outcome is not None and type(outcome) is not Done:
+        returned = item.bound.invoke(item.payload, delivery, tx)
+        outcome, error = checked(returned, item.bound)
+        if outcome is not DONE:
             tx.rollback()
-            return Settled(outcome, [delivery])
+            return Settled(outcome, [delivery], error)
         if not tx.current():
             tx.rollback()
             return Settled(
@@ -326,7 +327,8 @@ class Grouped:
             return Settled(Unhandled(outage=describe_error(away)), [item.delivery])
         except BaseException as raised:  # noqa: BLE001 -- SystemExit of a handler must not end the lane
             return Settled(Retry(), [item.delivery], describe_failure(raised))
-        return Settled(outcome if outcome is not None else DONE, [item.delivery])
+        checked_outcome, error = checked(outcome, item.bound)
+        return Settled(checked_outcome, [item.delivery], error)
 
     def _outage_or(self, error: BaseException, otherwise: Exception) -> Exception:
         """Tell the store's own outage from everything else, which is for the messages one by one to tell."""
@@ -339,6 +341,17 @@ class Grouped:
 
     def close(self) -> None:
         self._session.close()
+
+
+def checked(returned: object, bound: Bound) -> tuple[Outcome, str | None]:
+    """Take what a handler returned as an outcome; anything else is a fault of the handler, counted as an attempt."""
+    match returned:
+        case None | Done():
+            return DONE, None
+        case Retry() | Park():
+            return returned, None
+        case _:
+            return Retry(), f"handler {bound.name} returned {returned!r}; return None, Done(), Retry() or Park(reason)"
 
 
 def describe_error(error: BaseException) -> str:
