@@ -20,7 +20,7 @@ from yeondong.core.store import Session, Store, Transaction
 from yeondong.errors import DeclarationError, MessageRefused, ReceiverError, UnknownChannel
 from yeondong.messaging.handlers import bind
 from yeondong.messaging.messages import AnyCommand, AnyEvent, spec_of, to_message
-from yeondong.settings import Settings, load_settings
+from yeondong.settings import Setting, Settings, list_settings, load_settings
 
 P = ParamSpec("P")
 E = TypeVar("E", bound=AnyEvent)
@@ -240,6 +240,10 @@ class Yeondong:
         if self._settings is None:
             self._settings = load_settings({k: v for k, v in self._in_code.items() if v is not None})
         return self._settings
+
+    def explain_settings(self) -> Sequence[Setting]:
+        """Return each setting with its value, passwords masked, and where it was set."""
+        return list_settings({k: v for k, v in self._in_code.items() if v is not None})
 
     @property
     def store_url(self) -> str:
