@@ -74,8 +74,9 @@ class Dispatch(Struct, frozen=True):
 class Plain:
     """Calls handlers that take no transaction, one after the other."""
 
-    def __init__(self, dispatch: Dispatch) -> None:
+    def __init__(self, dispatch: Dispatch, *, clock: Callable[[], float] = monotonic) -> None:
         self._dispatch = dispatch
+        self._clock = clock
         self._handlers = dispatch.handlers
         self._outages: tuple[type[BaseException], ...] = (Unavailable, ConnectionLost, *dispatch.unavailable)
         self.passed_over = 0
@@ -84,8 +85,9 @@ class Plain:
         done: list[Delivery] = []
         behind: list[Delivery] = []
         blocked: set[tuple[str, ...]] = set()
-        ends = monotonic() + SLICE_SECONDS
-        flush = monotonic() + RUN_SECONDS
+        clock = self._clock
+        ends = clock() + SLICE_SECONDS
+        flush = clock() + RUN_SECONDS
         for index, delivery in enumerate(deliveries):
             if halt.covers(delivery) or (blocked and order_key(delivery.message) in blocked):
                 behind.append(delivery)
@@ -93,18 +95,18 @@ class Plain:
             outcome, error = self._call(delivery)
             if outcome is DONE:
                 done.append(delivery)
-                if len(done) < RUN_MESSAGES and monotonic() < flush:
+                if len(done) < RUN_MESSAGES and clock() < flush:
                     continue
             if done:
                 yield Settled(DONE, done)
-                done, flush = [], monotonic() + RUN_SECONDS
+                done, flush = [], clock() + RUN_SECONDS
             if type(outcome) is Unhandled:
                 yield Settled(outcome, [*behind, *deliveries[index:]])
                 return
             if outcome is not DONE:
                 yield Settled(outcome, [delivery], error)
                 blocked.add(order_key(delivery.message))
-            if monotonic() >= ends:
+            if clock() >= ends:
                 behind.extend(deliveries[index + 1 :])
                 break
         if done:
@@ -168,11 +170,13 @@ class Grouped:
         *,
         failpoint: Failpoint = never,
         group: int = GROUP_MESSAGES,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._dispatch = dispatch
         self._session = session
         self._scope = scope
         self._failpoint = failpoint
+        self._clock = clock
         self._most = group
         self._size = group
         self._outages: tuple[type[BaseException], ...] = (Unavailable, ConnectionLost, *dispatch.unavailable)
@@ -182,8 +186,8 @@ class Grouped:
         waiting = deque(deliveries)
         behind: list[Delivery] = []
         blocked: set[tuple[str, ...]] = set()
-        ends = monotonic() + SLICE_SECONDS
-        while waiting and monotonic() < ends:
+        ends = self._clock() + SLICE_SECONDS
+        while waiting and self._clock() < ends:
             group: list[Item] = []
             for settled in self._gather(waiting, group, behind, blocked, halt):
                 blocked.update(order_key(d.message) for d in settled.deliveries if type(settled.outcome) is not Done)
@@ -255,7 +259,7 @@ class Grouped:
 
     def _together(self, group: Sequence[Item]) -> int:
         """Handle the front of the group in one transaction and return how many; ``_OneByOne`` if any of it fails."""
-        began = monotonic()
+        began = self._clock()
         tx = self._session.begin(group[0].bound.name)
         try:
             ids = [item.delivery.message.id for item in group]
@@ -268,7 +272,7 @@ class Grouped:
                     outcome = item.bound.invoke(item.payload, item.delivery, tx)
                     if not (outcome is None or type(outcome) is Done) or not tx.current():
                         raise _OneByOne  # noqa: TRY301 -- the way out of the transaction is one, whoever fails
-                if monotonic() - began >= GROUP_SECONDS and handled < len(group):
+                if self._clock() - began >= GROUP_SECONDS and handled < len(group):
                     self._session.inbox.unclaim(tx, self._scope.name, sorted(new))
                     break
             self._failpoint(HANDLED)
@@ -279,7 +283,7 @@ class Grouped:
             if isinstance(error, _OneByOne):
                 raise
             raise self._outage_or(error, _OneByOne()) from error
-        self._size = max(1, min(self._most, int(GROUP_SECONDS * handled / max(monotonic() - began, 1e-6))))
+        self._size = max(1, min(self._most, int(GROUP_SECONDS * handled / max(self._clock() - began, 1e-6))))
         return handled
 
     def _alone(self, item: Item) -> Settled:

@@ -105,18 +105,20 @@ class ThreadLane:
 
     def _run(self) -> None:
         while (deliveries := self._lists.get()) is not None:
-            run_list(self._work, deliveries, self._halt, self._report)
+            for _ in run_list(self._work, deliveries, self._halt, self._report):
+                pass
             self._report(None)
         self._work.close()
 
 
-def run_list(work: Work, deliveries: Sequence[Delivery], halt: Halt, report: Report) -> None:
-    """Run one list to its end. A fault of the work itself gives back what it had not reported, as an outage."""
+def run_list(work: Work, deliveries: Sequence[Delivery], halt: Halt, report: Report) -> Iterator[None]:
+    """Run one list, from result to result. A fault of the work itself gives back what it had not reported, as an outage."""
     reported: list[Sequence[Delivery]] = []
     try:
         for settled in work(deliveries, halt):
             reported.append(settled.deliveries)
             report(settled)
+            yield
     except Exception as error:
         log.exception("engine.work_failed")
         known = {id(d) for run in reported for d in run}
