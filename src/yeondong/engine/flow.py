@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
@@ -35,6 +36,17 @@ BUSY_SECONDS = 0.05
 LOOK_SECONDS = 1.0
 REVOKE_SECONDS = 5.0
 ASKED = "the handler asked for a retry"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _SourceLost(Exception):
+    """The source is away, not the store."""
+
+    def __init__(self, lost: ConnectionLost) -> None:
+        super().__init__(str(lost))
+        self.lost = lost
 
 
 class Flow:
@@ -104,8 +116,12 @@ class Flow:
             self._hand_out()
             if self._standing.disturbed and not self._loans.count and not self._holding.pending:
                 self._standing.recovered()
+        except _SourceLost as away:
+            self._standing.outage(str(away.lost))
+            if self._opened:
+                self._lose_source()
         except ConnectionLost as lost:
-            self._outage(lost)
+            self._standing.outage(str(lost))
         except HeldFull as full:
             self._standing.stuck(str(full))
         except FenceLost as lost:
@@ -123,7 +139,7 @@ class Flow:
         self._fence = fence
         if now < self._standing.resume_at:
             if self._opened:
-                self._source.receive(0, 0)
+                self._at_source(self._source.receive, 0, 0)
             self._wait(min(self._standing.resume_at - now, IDLE_SECONDS))
             return False
         if now >= self._look_at:
@@ -168,7 +184,7 @@ class Flow:
             return False
         self._scope.generation = self._control.generation
         self._halt.everything = False
-        self._source.open(self._fence, self._revoked)
+        self._at_source(self._source.open, self._fence, self._revoked)
         self._holding.open()
         self._lookups = {"": self.plan.limits.in_flight} if self._source.traits.settles is Settles.EACH else {}
         if self.plan.exclusive and self._session.flows.opened(self.name, self._owner) and self.plan.suspicious:
@@ -188,11 +204,6 @@ class Flow:
         self._fence = None
         self._standing.enter("standby", reason)
 
-    def _outage(self, lost: ConnectionLost) -> None:
-        self._standing.outage(str(lost))
-        if self._opened and lost.system != self._session.system:
-            self._lose_source()
-
     def _lose_source(self) -> None:
         """End all loans. What was in work or finished is remembered by its id, for when it is lent again."""
         self._orphans.finished(self._loans.finished())
@@ -211,15 +222,20 @@ class Flow:
             self._wait(BUSY_SECONDS)
             self._collect()
         self._collect()
-        self._take_over()
-        self._settle()
-        self._orphans.tried(self._waits.drop(partitions))
-        self._orphans.tried(self._holding.drop(partitions))
-        self._orphans.tried(self._slots.drop(partitions))
-        self._loans.drop(partitions)
-        self._halt.partitions = NOTHING
-        for partition in partitions:
-            self._lookups.pop(partition, None)
+        try:
+            self._take_over()
+            self._settle()
+        except (ConnectionLost, HeldFull) as lost:
+            # What could not be written is not settled either: the partitions' next owner handles it again.
+            log.warning("flow.revoked_unsettled flow=%r reason=%r", self.name, str(lost))
+        finally:
+            self._orphans.tried(self._waits.drop(partitions))
+            self._orphans.tried(self._holding.drop(partitions))
+            self._orphans.tried(self._slots.drop(partitions))
+            self._loans.drop(partitions)
+            self._halt.partitions = NOTHING
+            for partition in partitions:
+                self._lookups.pop(partition, None)
 
     def _wind_down(self) -> bool:
         """Come to a standstill: end what runs, settle, give the rest back, close. True once it is closed."""
@@ -236,10 +252,17 @@ class Flow:
     def _close(self) -> None:
         rest = self._loans.unfinished()
         if rest:
-            self._source.give_back(rest)
+            self._at_source(self._source.give_back, rest)
         self._lose_source()
         self._slots.clear()
         self._holding.forget()
+
+    def _at_source(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the source; its outage ends all loans, while the store's own leaves them as they are."""
+        try:
+            return call(*args, **kwargs)
+        except ConnectionLost as lost:
+            raise _SourceLost(lost) from lost
 
     # --- results ------------------------------------------------------------------------------------------------------
 
@@ -345,14 +368,14 @@ class Flow:
         if put and self._holding.copies:
             self._loans.finish(put)
         elif put:
-            self._source.give_back(put)
+            self._at_source(self._source.give_back, put)
             self._loans.returned(put)
 
     def _settle(self) -> None:
         ready = self._loans.ready()
         if ready:
             self._failpoint(SETTLING)
-            self._source.settle(ready)
+            self._at_source(self._source.settle, ready)
             self._loans.told()
             self._failpoint(SETTLED)
 
@@ -363,12 +386,14 @@ class Flow:
         self._slots.admit(self._holding.due(max(1, limits.in_flight // 4), self._slots.in_hand))
         room = limits.in_flight - self._loans.count
         if room <= 0 or self._loans.bytes >= limits.in_flight_bytes:
-            self._source.receive(0, 0)
+            self._at_source(self._source.receive, 0, 0)
             self._wait(BUSY_SECONDS)
             return
         self._in_receive = True
-        deliveries = self._source.receive(room, self._seconds_to_wait())
-        self._in_receive = False
+        try:
+            deliveries = self._at_source(self._source.receive, room, self._seconds_to_wait())
+        finally:
+            self._in_receive = False
         if deliveries:
             self._failpoint(RECEIVED)
             self._admit(deliveries)
@@ -564,6 +589,6 @@ class Flow:
                 self._close()
             if self.at_rest and self.plan.exclusive and self._fence is not None:
                 self._session.flows.closed(self.name, self._owner)
-        except (ConnectionLost, FenceLost, HeldFull) as lost:
+        except (_SourceLost, ConnectionLost, FenceLost, HeldFull) as lost:
             log.warning("flow.ended_unsettled flow=%r reason=%r", self.name, str(lost))
         self._source.close()
