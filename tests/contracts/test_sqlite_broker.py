@@ -500,6 +500,19 @@ def test_a_sweep_obeys_a_bound_that_was_lowered(path: Path) -> None:
     scene.close()
 
 
+def test_a_sender_that_has_much_to_delete_lets_others_write_in_between(path: Path) -> None:
+    scene = scene_of(path)
+    scene.send(messages(12_000))
+    lowered = scene_of(path, retention=Retention(max_bytes=10_000))
+
+    lowered.send([message("new")])
+
+    assert rows(path, "SELECT max(position) - min(position) FROM yeondong_broker_log") < [(100,)]
+    assert size_is_true(path)
+    lowered.close()
+    scene.close()
+
+
 # --- fork -------------------------------------------------------------------------------------------------------------
 
 

@@ -128,13 +128,10 @@ class _Logs:
         """Say why these messages have no room; a call larger than the bound goes into an empty log."""
         for channel in self._logs.keys() - {channel for channel, _ in self._positions}:
             log = self._logs[channel]
-            excess = self._messages + count - self._max_messages
-            if excess > 0 or self._bytes + byte_count > self._max_bytes:
-                # Nobody receives this channel: its oldest messages make room, or it would block all others for ever.
-                self._forget(log, min(log.end, log.floor + max(excess, count)))
-        if not self._messages:
-            return None
-        if self._messages + count <= self._max_messages and self._bytes + byte_count <= self._max_bytes:
+            # Nobody receives this channel: its oldest messages make room, or it would block all others for ever.
+            while self._over(count, byte_count) and log.floor < log.end:
+                self._forget(log, min(log.end, log.floor + count))
+        if not self._over(count, byte_count):
             return None
         (channel, group), waiting = max(
             ((name, self._logs[name[0]].end - position) for name, position in self._positions.items()),
@@ -144,6 +141,10 @@ class _Logs:
             f"full: {self._messages} messages wait, group {group!r} of channel {channel!r} has not settled {waiting}; "
             "start an app that receives in this group, or forget the group"
         )
+
+    def _over(self, count: int, byte_count: int) -> bool:
+        too_many = self._messages + count > self._max_messages or self._bytes + byte_count > self._max_bytes
+        return too_many and self._messages > 0
 
     def _log(self, channel: str) -> _Log:
         return self._logs.setdefault(channel, _Log())
@@ -305,7 +306,7 @@ class MemorySource:
         self._returned_order.clear()
 
     def receive(self, limit: int, wait_seconds: float) -> Sequence[Delivery]:
-        if not limit:
+        if limit <= 0:
             return []
         if self._event.is_set():
             self._event.clear()

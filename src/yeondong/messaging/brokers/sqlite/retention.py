@@ -12,7 +12,9 @@ from msgspec import Struct
 from yeondong.messaging.brokers.sqlite.link import Link
 from yeondong.messaging.brokers.sqlite.rows import from_microseconds, microseconds
 
-BATCH: Final = 1_000  # rows in one transaction: some milliseconds, in which nobody else can write
+# Rows deleted in one transaction, 5 microseconds each, in which nobody else can write. Who waits for room takes more.
+BATCH: Final = 1_000
+SENDING_BATCH: Final = 5_000
 
 SIZE: Final = "SELECT bytes, messages FROM yeondong_broker_size WHERE id = 1"
 GROW: Final = "UPDATE yeondong_broker_size SET bytes = bytes + ?, messages = messages + ? WHERE id = 1"
@@ -58,6 +60,14 @@ class Retention(Struct, frozen=True):
     may_drop: frozenset[str] = frozenset()
 
 
+class Room(Struct, frozen=True):
+    """Whether there is room now; if not, and more deleting cannot help, ``full`` says why."""
+
+    fits: bool
+    gone: int = 0
+    full: str | None = None
+
+
 class _Row(Struct, frozen=True):
     position: int
     bytes: int
@@ -69,21 +79,23 @@ def grow(connection: Connection, byte_count: int, count: int) -> None:
     connection.execute(GROW, (byte_count, count))
 
 
-def make_room(connection: Connection, byte_count: int, retention: Retention) -> tuple[int, str | None]:
+def make_room(connection: Connection, byte_count: int, retention: Retention, most: int = SENDING_BATCH) -> Room:
     """Delete until ``byte_count`` more bytes fit: what is read, then what may be dropped, oldest first.
 
-    Belongs into a transaction that writes. Returns how many messages went, and why it was not enough, if so. Into an
-    empty log everything fits.
+    Belongs into a transaction that writes, and deletes at most ``most`` messages in it. Into an empty log everything
+    fits.
     """
     held, count = connection.execute(SIZE).fetchone()
     excess = held + byte_count - retention.max_bytes
     if excess <= 0 or not count:
-        return 0, None
-    gone, excess = _free(connection, excess, _readable(connection, frozenset()))
-    if excess > 0 and retention.may_drop:
-        more, excess = _free(connection, excess, _readable(connection, retention.may_drop), retention.may_drop)
-        gone += more
-    return gone, _why_full(connection, retention) if excess > 0 and gone < count else None
+        return Room(fits=True)
+    gone, excess = _free(connection, excess, most)
+    if retention.may_drop:
+        dropped, excess = _free(connection, excess, most - gone, retention.may_drop)
+        gone += dropped
+    if excess <= 0 or gone == count:
+        return Room(fits=True, gone=gone)
+    return Room(fits=False, gone=gone, full=_why_full(connection, retention) if gone < most else None)
 
 
 def sweep_age(link: Link, now: datetime, age: timedelta) -> int:
@@ -95,9 +107,8 @@ def sweep_age(link: Link, now: datetime, age: timedelta) -> int:
         while batch == BATCH:
             with link.transaction(f"sweep of the log's channel {channel!r}") as connection:
                 end = _readable(connection, frozenset()).get(channel, END)
-                rows = [
-                    *takewhile(lambda row: row.stored_at < cutoff, _oldest(connection, channel, end, BATCH)),
-                ]
+                oldest = _oldest(connection, channel, end, BATCH)
+                rows = list(takewhile(lambda row: row.stored_at < cutoff, oldest))
                 _delete(connection, rows)
             batch = len(rows)
             gone += batch
@@ -106,8 +117,12 @@ def sweep_age(link: Link, now: datetime, age: timedelta) -> int:
 
 def sweep_size(link: Link, retention: Retention) -> int:
     """Delete what is over the bound, after it was lowered; return how many."""
-    with link.transaction("sweep of the log") as connection:
-        return make_room(connection, 0, retention)[0]
+    gone, batch = 0, BATCH
+    while batch == BATCH:
+        with link.transaction("sweep of the log") as connection:
+            batch = make_room(connection, 0, retention, BATCH).gone
+        gone += batch
+    return gone
 
 
 def _readable(connection: Connection, without: frozenset[str]) -> dict[str, int]:
@@ -125,32 +140,32 @@ def _oldest(connection: Connection, channel: str, end: int, limit: int) -> list[
     ]
 
 
-def _free(
-    connection: Connection, excess: int, ends: dict[str, int], may_drop: frozenset[str] = frozenset()
-) -> tuple[int, int]:
-    """Delete the oldest rows up to ``ends``; return how many, and how many bytes are still too many."""
+def _free(connection: Connection, excess: int, most: int, may_drop: frozenset[str] = frozenset()) -> tuple[int, int]:
+    """Delete the oldest rows that all groups but those ``may_drop`` have read; return how many, and the excess left."""
+    ends = _readable(connection, may_drop)
     gone = 0
-    while excess > 0:
-        candidates = sorted(
-            (
-                row
-                for (channel,) in connection.execute(CHANNELS).fetchall()
-                for row in _oldest(connection, channel, ends.get(channel, END), BATCH)
-            ),
-            key=lambda row: row.position,
-        )[:BATCH]
-        if not candidates:
-            break
+    while excess > 0 and gone < most:
         rows = []
-        for row in candidates:
+        for row in _oldest_of_all(connection, ends, min(BATCH, most - gone)):
             if excess <= 0:
                 break
             excess -= row.bytes
             rows.append(row)
+        if not rows:
+            break
         _drop_for_groups(connection, rows, may_drop)
         _delete(connection, rows)
         gone += len(rows)
     return gone, excess
+
+
+def _oldest_of_all(connection: Connection, ends: dict[str, int], limit: int) -> list[_Row]:
+    rows = [
+        row
+        for (channel,) in connection.execute(CHANNELS).fetchall()
+        for row in _oldest(connection, channel, ends.get(channel, END), limit)
+    ]
+    return sorted(rows, key=lambda row: row.position)[:limit]
 
 
 def _drop_for_groups(connection: Connection, rows: list[_Row], may_drop: frozenset[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from yeondong.core.clock import Clock
 from yeondong.core.message import Message
@@ -10,7 +11,7 @@ from yeondong.core.sink import Refused
 from yeondong.core.traits import Traits
 from yeondong.errors import ConnectionLost
 from yeondong.messaging.brokers.sqlite.link import Link
-from yeondong.messaging.brokers.sqlite.retention import Retention, grow, make_room
+from yeondong.messaging.brokers.sqlite.retention import Retention, Room, grow, make_room
 from yeondong.messaging.brokers.sqlite.rows import BYTES_COLUMN, INSERT, microseconds, row_of, why_unsendable
 
 
@@ -46,18 +47,20 @@ class SqliteSink:
             self._sent()
         return refused
 
-    def _append(self, rows: Sequence[tuple[object, ...]], deadline: float) -> None:
-        byte_count = sum(row[BYTES_COLUMN] for row in rows)  # type: ignore[misc]
-        self._refuse_late(deadline)
-        with self._link.transaction("broker: send") as connection:
-            _, full = make_room(connection, byte_count, self._retention)
-            if full is None:
-                connection.executemany(INSERT, rows)
-                grow(connection, byte_count, len(rows))
+    def _append(self, rows: Sequence[tuple[Any, ...]], deadline: float) -> None:
+        byte_count = sum(row[BYTES_COLUMN] for row in rows)
+        room = Room(fits=False)
+        while not room.fits:
             self._refuse_late(deadline)
-        # Only now: what had room made for it stays deleted, or every new try would delete it again.
-        if full is not None:
-            raise ConnectionLost("broker", self._path, full)
+            with self._link.transaction("broker: send") as connection:
+                room = make_room(connection, byte_count, self._retention)
+                if room.fits:
+                    connection.executemany(INSERT, rows)
+                    grow(connection, byte_count, len(rows))
+                self._refuse_late(deadline)
+            # Only now: what made room in vain stays deleted, or every new try would delete it again.
+            if room.full is not None:
+                raise ConnectionLost("broker", self._path, room.full)
 
     def _refuse_late(self, deadline: float) -> None:
         if self._clock.elapsed() >= deadline:
