@@ -359,7 +359,9 @@ class Flow:
         """Write to held what must outlive memory, commit, and only then let the source forget it."""
         limits = self.plan.limits
         if self._waits:
-            for wait in self._waits.beyond(limits.in_flight // 4, limits.memory_wait_seconds):
+            # A retry at the front of its partition keeps everything finished behind it on loan.
+            most = limits.in_flight // 4 if self._loans.stuck < limits.in_flight // 2 else 0
+            for wait in self._waits.beyond(most, limits.memory_wait_seconds):
                 after = max(0.0, wait.due - self._clock.elapsed())
                 self._holding.add(Hold(wait.head, after_seconds=after, error=wait.error))
                 for later in wait.behind:
@@ -434,7 +436,7 @@ class Flow:
         if not known:
             return deliveries
         held = {key for key, delivery in first.items() if delivery.message.id in known}
-        self._loans.finish([first[key] for key in held])
+        self._loans.finish([delivery for key, delivery in first.items() if key in held])
         return [d for d in deliveries if id(d) not in held]
 
     # --- to the lanes -------------------------------------------------------------------------------------------------

@@ -31,22 +31,32 @@ class Window:
 
 
 class Loans:
-    """Everything that a flow has borrowed and not yet settled."""
+    """Everything that a flow has borrowed and not yet settled.
+
+    ``count`` and ``bytes`` are what is on loan until the source was told: behind one delivery that takes long, a PREFIX
+    source can't be told of any number of finished ones, and they too are bounded, in memory and in what a crash repeats.
+    """
 
     def __init__(self, settles: Settles) -> None:
         self._prefix = settles is Settles.PREFIX
         self._windows: dict[str, Window] = {}
-        self._each: dict[Any, Delivery] = {}
+        self._each: dict[tuple[str, Any], Delivery] = {}
         self._ready: list[Delivery] = []
+        self._finished = 0
         self.count = 0
         self.bytes = 0
+
+    @property
+    def stuck(self) -> int:
+        """How many are finished and can't be told, since an earlier one is not."""
+        return self._finished - len(self._ready)
 
     def lend(self, deliveries: Sequence[Delivery]) -> list[str]:
         """Note what was received; return the partitions seen for the first time."""
         self.count += len(deliveries)
-        self.bytes += sum(len(d.message.data) for d in deliveries if d.message.data is not None)
+        self.bytes += _size(deliveries)
         if not self._prefix:
-            self._each.update((d.receipt, d) for d in deliveries)
+            self._each.update(((d.partition, d.receipt), d) for d in deliveries)
             return []
         fresh: list[str] = []
         partition: str | None = None
@@ -64,14 +74,13 @@ class Loans:
 
     def finish(self, deliveries: Sequence[Delivery]) -> None:
         """Note that nothing remains to be done for these."""
-        self.count -= len(deliveries)
-        self.bytes -= sum(len(d.message.data) for d in deliveries if d.message.data is not None)
+        self._finished += len(deliveries)
         if self._prefix:
             for delivery in deliveries:
                 self._windows[delivery.partition].settled.add(delivery.receipt)
         else:
             for delivery in deliveries:
-                self._ready.append(self._each.pop(delivery.receipt))
+                self._ready.append(self._each.pop((delivery.partition, delivery.receipt)))
 
     def ready(self) -> list[Delivery]:
         """Return what the source may forget now; it stays here until ``told``."""
@@ -82,14 +91,15 @@ class Loans:
 
     def told(self) -> None:
         """The source has forgotten what was ready."""
+        self._finished -= len(self._ready)
+        self._leave(self._ready)
         self._ready = []
 
     def returned(self, deliveries: Sequence[Delivery]) -> None:
         """Note that these went back to the source, which lends them again (sources that settle each)."""
-        self.count -= len(deliveries)
-        self.bytes -= sum(d.message.size() for d in deliveries)
+        self._leave(deliveries)
         for delivery in deliveries:
-            del self._each[delivery.receipt]
+            del self._each[delivery.partition, delivery.receipt]
 
     def finished(self) -> Iterator[Delivery]:
         """Yield what is finished and not told to the source."""
@@ -107,12 +117,20 @@ class Loans:
         """Forget the loans of these partitions, or all."""
         if partitions is None:
             self._windows, self._each, self._ready = {}, {}, []
-            self.count = self.bytes = 0
+            self._finished = self.count = self.bytes = 0
             return
+        finished = [d for d in self.finished() if d.partition in partitions]
+        self._finished -= len(finished)
+        self._leave([*finished, *(d for d in self.unfinished() if d.partition in partitions)])
         self._ready = [d for d in self._ready if d.partition not in partitions]
-        gone = [d for d in self.unfinished() if d.partition in partitions]
-        self.count -= len(gone)
-        self.bytes -= sum(d.message.size() for d in gone)
         for partition in partitions:
             self._windows.pop(partition, None)
-        self._each = {r: d for r, d in self._each.items() if d.partition not in partitions}
+        self._each = {key: d for key, d in self._each.items() if key[0] not in partitions}
+
+    def _leave(self, deliveries: Sequence[Delivery]) -> None:
+        self.count -= len(deliveries)
+        self.bytes -= _size(deliveries)
+
+
+def _size(deliveries: Sequence[Delivery]) -> int:
+    return sum(len(d.message.data) for d in deliveries if d.message.data is not None)
