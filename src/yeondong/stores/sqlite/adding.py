@@ -18,6 +18,7 @@ TAKEN = "a sqlite3 connection or cursor, or a SQLAlchemy connection or session"
 
 def connection_in(tx: Any, path: str) -> sqlite3.Connection:
     """Return the sqlite3 connection whose transaction the caller will commit. Raises ``TransactionError``."""
+    connection: sqlite3.Connection
     match tx:
         case SqliteTransaction():
             connection = tx.connection

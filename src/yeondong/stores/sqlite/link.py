@@ -15,7 +15,8 @@ from yeondong.core.fence import Fence
 from yeondong.errors import FenceLost, YeondongError
 from yeondong.stores.sqlite.riding import riding
 
-NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+# With six digits, as SQLAlchemy and `rows.time_text` write them, so that texts compare like times.
+NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 FENCE = "SELECT 1 FROM yeondong_leases WHERE name = ? AND owner = ? AND epoch = ?"
 
@@ -23,7 +24,7 @@ FENCE = "SELECT 1 FROM yeondong_leases WHERE name = ? AND owner = ? AND epoch = 
 def later(parameter: str) -> str:
     """SQL for the time that many seconds from now."""
     # printf, because a small number would otherwise arrive as 1.0e-05, which is no time to SQLite.
-    return f"strftime('%Y-%m-%d %H:%M:%f', 'now', printf('%+.3f seconds', {parameter}))"
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds', {parameter}))"
 
 
 class Link:

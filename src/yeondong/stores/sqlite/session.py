@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from yeondong.connections.sqlite import lost
 from yeondong.core.clock import Clock
+from yeondong.core.store import Failures, Flows, Held, Inbox, Leases, OutboxRows, Positions, Suspects
 from yeondong.stores.sqlite.failures import SqliteFailures
 from yeondong.stores.sqlite.flows import SqliteFlows, SqliteSuspects
 from yeondong.stores.sqlite.held import SqliteHeld
@@ -22,14 +23,14 @@ class SqliteSession:
     def __init__(self, link: Link, clock: Clock) -> None:
         self._link = link
         self.address = link.path
-        self.inbox = SqliteInbox(link)
-        self.held = SqliteHeld(link)
-        self.leases = SqliteLeases(link, clock)
-        self.positions = SqlitePositions(link)
-        self.outbox = SqliteOutbox(link)
-        self.suspects = SqliteSuspects(link)
-        self.flows = SqliteFlows(link)
-        self.failures = SqliteFailures(link)
+        self.inbox: Inbox = SqliteInbox(link)
+        self.held: Held = SqliteHeld(link)
+        self.leases: Leases = SqliteLeases(link, clock)
+        self.positions: Positions = SqlitePositions(link)
+        self.outbox: OutboxRows = SqliteOutbox(link)
+        self.suspects: Suspects = SqliteSuspects(link)
+        self.flows: Flows = SqliteFlows(link)
+        self.failures: Failures = SqliteFailures(link)
 
     def begin(self, holder: str) -> SqliteTransaction:
         return SqliteTransaction(self._link, holder)

@@ -28,7 +28,7 @@ class SqliteStore:
     >>> store = SqliteStore("shop.db", make=True)
     """
 
-    def __init__(self, path: str, *, make: bool, clock: Clock | None = None) -> None:
+    def __init__(self, path: str, *, make: bool = False, clock: Clock | None = None) -> None:
         self._file = sqlite_file(path)
         self.address = self._file.path
         self._make = make

@@ -25,11 +25,15 @@ UNMARK = "RELEASE yeondong_begun"
 
 
 class SqliteTransaction:
-    """One transaction on a session's connection, holding the file's writer lock from begin to end."""
+    """One transaction on a session's connection, holding the file's writer lock from begin to end.
+
+    What it commits survives a power cut: the source forgets the message then.
+    """
 
     def __init__(self, link: Link, holder: str) -> None:
         self._link = link
         self._connection = link.synchronous(durable=True)
+        self.connection: Any = self._connection
         self._file = link.file
         self._file.acquire(holder)
         self._ended = False
@@ -41,10 +45,6 @@ class SqliteTransaction:
             self._broken = lost(error) is not None
             self._end()
             raise self._file.translated(error) from error
-
-    @property
-    def connection(self) -> sqlite3.Connection:
-        return self._connection
 
     def execute(self, statement: Any, values: Any = None) -> Iterable[Any]:
         try:

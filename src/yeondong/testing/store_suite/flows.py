@@ -1,0 +1,100 @@
+"""What is known about flows, workers and suspects."""
+
+# ruff: noqa: PLR2004 - numbers of a scenario stand where they are checked
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from yeondong.core.store import Control, FlowReport, WorkerReport
+from yeondong.testing.store_suite.scene import FLOW, OCCURRED_AT, Scene
+
+
+def report(worker: str, **known: object) -> WorkerReport:
+    flows = [FlowReport(FLOW, "running", OCCURRED_AT, handled=3, rate=1.5)]
+    return WorkerReport(worker, "shop", "host", 7, OCCURRED_AT, flows, **known)  # type: ignore[arg-type]
+
+
+class FlowSuite:
+    """``Flows`` and ``Suspects``."""
+
+    def test_a_flow_that_nobody_touched_is_not_controlled(self, scene: Scene) -> None:
+        assert scene.session.flows.control(FLOW) == Control()
+
+    def test_a_pause_and_a_stop_stay_until_someone_resumes(self, scene: Scene) -> None:
+        scene.session.flows.pause(FLOW, "deployment")
+        scene.session.flows.stop(FLOW, "held is full")
+
+        assert scene.rival.flows.control(FLOW) == Control(paused="deployment", stopped="held is full")
+        assert scene.rival.flows.control("another") == Control()
+        scene.rival.flows.resume(FLOW)
+        scene.rival.flows.resume("another")
+        assert scene.session.flows.control(FLOW) == Control()
+
+    def test_a_replay_is_asked_for_and_noted(self, scene: Scene) -> None:
+        flows = scene.session.flows
+        flows.ask_replay(FLOW, "start")
+        assert scene.rival.flows.control(FLOW) == Control(replay="start")
+
+        assert flows.replayed(FLOW) == 1
+        assert scene.rival.flows.control(FLOW) == Control(generation=1)
+        flows.ask_replay(FLOW, "2026-02-03T04:05:06+00:00")
+        assert flows.replayed(FLOW) == 2
+        assert flows.replayed("another") == 1
+        assert scene.rival.flows.control(FLOW) == Control(generation=2)
+
+    def test_the_first_opening_and_one_after_a_clean_end_are_clean(self, scene: Scene) -> None:
+        flows = scene.session.flows
+
+        assert not flows.opened(FLOW, "first")
+        flows.closed(FLOW, "first")
+        assert not flows.opened(FLOW, "second")
+
+    def test_an_owner_that_never_closed_ended_uncleanly(self, scene: Scene) -> None:
+        scene.session.flows.opened(FLOW, "first")
+
+        assert scene.rival.flows.opened(FLOW, "second")
+        assert not scene.rival.flows.opened("another", "second")
+
+    def test_an_owner_that_opens_again_has_not_ended(self, scene: Scene) -> None:
+        scene.session.flows.opened(FLOW, "first")
+
+        assert not scene.session.flows.opened(FLOW, "first")
+
+    def test_a_close_by_an_earlier_owner_does_not_count(self, scene: Scene) -> None:
+        scene.session.flows.opened(FLOW, "first")
+        scene.rival.flows.opened(FLOW, "second")
+        scene.session.flows.closed(FLOW, "first")
+
+        assert scene.session.flows.opened(FLOW, "third")
+
+    def test_workers_are_as_they_said_youngest_first(self, scene: Scene) -> None:
+        scene.session.flows.beat(report("w1"))
+        scene.session.flows.beat(report("w2"))
+        scene.until(lambda: datetime.now(UTC) > (scene.session.flows.workers()[0].seen_at or OCCURRED_AT))
+        scene.session.flows.beat(report("w1", notice="slow"))
+
+        first, second = scene.rival.flows.workers()
+
+        assert (first.worker, first.notice, first.flows) == ("w1", "slow", report("w1").flows)
+        assert (second.worker, second.started_at, second.pid) == ("w2", OCCURRED_AT, 7)
+        assert first.seen_at is not None
+        assert 0 <= first.age_seconds <= second.age_seconds < 60
+
+    def test_a_worker_that_ended_cleanly_is_forgotten(self, scene: Scene) -> None:
+        scene.session.flows.beat(report("w1"))
+        scene.session.flows.forget_worker("w1")
+        scene.session.flows.forget_worker("w1")
+
+        assert scene.rival.flows.workers() == []
+
+    def test_suspects_are_kept_until_the_flow_is_through_with_them(self, scene: Scene) -> None:
+        suspects = scene.session.suspects
+        suspects.begin(FLOW, "m1", 1)
+        suspects.begin(FLOW, "m1", 2)
+        suspects.begin(FLOW, "m2", 1)
+        suspects.begin("another", "m1", 9)
+
+        assert scene.rival.suspects.load(FLOW) == {"m1": 2, "m2": 1}
+        suspects.clear(FLOW)
+        assert scene.rival.suspects.load(FLOW) == {}
+        assert scene.rival.suspects.load("another") == {"m1": 9}
