@@ -47,8 +47,8 @@ class Outbox:
         ``tx`` is a sqlite3 connection or cursor, a SQLAlchemy connection or session, or a handler's ``Transaction``.
         Write what the key names before you add: then messages of one key keep the order of the changes.
 
-        Raises ``TransactionError`` (autocommit outside a transaction, another database, closed), ``MessageRefused`` (too
-        large, key of the wrong type, naive datetime) and ``UnknownChannel``; the transaction is as it was then.
+        Raises ``TransactionError`` (autocommit outside a transaction, another database, closed), ``MessageRefused``
+        (too large, key of the wrong type, naive datetime) and ``UnknownChannel``; the transaction is as it was then.
         """
         self._app.store.add(tx, self._app.messages(messages))
 
@@ -180,8 +180,9 @@ class Yeondong:
     def publish(self, *events: AnyEvent, timeout: timedelta | None = None) -> None:
         """Send events to the broker at once, and return when it has them safely.
 
-        While the broker is away it tries again, for ``timeout`` in all (default: ``publish_timeout_seconds``, 10 s); then
-        ``PublishTimedOut``. Inside a transaction use an outbox instead: what is published is not undone by a rollback.
+        While the broker is away it tries again, for ``timeout`` in all (default: ``publish_timeout_seconds``, 10 s);
+        then ``PublishTimedOut``. Inside a transaction use an outbox instead: what is published is not undone by a
+        rollback.
         """
         self._send(events, Kind.EVENT, timeout)
 

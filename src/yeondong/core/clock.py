@@ -20,8 +20,8 @@ class Clock(Protocol):
 class SystemClock:
     """This machine's clocks.
 
-    ``elapsed`` is CLOCK_BOOTTIME where there is one (Linux): CLOCK_MONOTONIC stands still while a machine is suspended, so
-    a lease would look alive that has long been taken over.
+    ``elapsed`` is CLOCK_BOOTTIME where there is one (Linux): CLOCK_MONOTONIC stands still while a machine is suspended,
+    so a lease would look alive that has long been taken over.
     """
 
     def elapsed(self) -> float:

@@ -6,7 +6,10 @@ from msgspec import Struct
 
 
 class Fence(Struct, frozen=True):
-    """A lease as its holder knows it. ``deadline`` is in seconds of ``Clock.elapsed``, counted from before the renewal."""
+    """A lease as its holder knows it.
+
+    ``deadline`` is in seconds of ``Clock.elapsed``, counted from before the renewal.
+    """
 
     name: str
     owner: str

@@ -32,9 +32,9 @@ class Sink(Protocol):
     def send(self, messages: Sequence[Message], deadline: float) -> Sequence[Refused]:
         """Return when the system has the messages safely, in order; tell which it refused.
 
-        Hands nothing over once ``clock.elapsed()`` has reached ``deadline`` (seconds): it raises ``ConnectionLost`` instead. On a
-        transient failure it takes back what is not yet sent and raises ``ConnectionLost`` for the whole call; the engine
-        sends all of it again, in order, and receivers know a repeat by its id.
+        Hands nothing over once ``clock.elapsed()`` has reached ``deadline`` (seconds): it raises ``ConnectionLost``
+        instead. On a transient failure it takes back what is not yet sent and raises ``ConnectionLost`` for the whole
+        call; the engine sends all of it again, in order, and receivers know a repeat by its id.
         """
 
     def close(self) -> None:

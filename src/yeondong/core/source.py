@@ -23,9 +23,9 @@ class Lag(Struct, frozen=True):
 class Source(Protocol):
     """Lends deliveries. Used by its flow's thread only, ``wake`` excepted.
 
-    Every method but ``wake`` and ``close`` may raise ``ConnectionLost``: the flow then calls ``close``, and ``open`` again
-    later. What was on loan at that time is lent again. Nothing is raised for the content of a message: a broken one
-    is delivered with its ``flaw``.
+    Every method but ``wake`` and ``close`` may raise ``ConnectionLost``: the flow then calls ``close``, and ``open``
+    again later. What was on loan at that time is lent again. Nothing is raised for the content of a message: a broken
+    one is delivered with its ``flaw``.
     """
 
     traits: Traits
@@ -38,10 +38,11 @@ class Source(Protocol):
         """
 
     def receive(self, limit: int, wait_seconds: float) -> Sequence[Delivery]:
-        """Borrow up to ``limit`` deliveries, in order within each partition; wait at most ``wait_seconds`` for the first.
+        """Borrow up to ``limit`` deliveries, in order within each partition.
 
-        Returns at once, maybe with nothing, after ``wake``. A limit of 0 borrows nothing and keeps the session and the
-        loans alive. What is on loan is never lent again by the same opening, unless it was given back.
+        Waits at most ``wait_seconds`` for the first. Returns at once, maybe with nothing, after ``wake``. A limit of 0
+        borrows nothing and keeps the session and the loans alive. What is on loan is never lent again by the same
+        opening, unless it was given back.
         """
 
     def settle(self, deliveries: Sequence[Delivery]) -> None:

@@ -66,8 +66,9 @@ class Inbox(Protocol):
 class Hold(Struct, frozen=True):
     """One message for ``Held``.
 
-    With ``failed`` it waits for a person, and ``blocks`` says whether later messages of its key wait behind it. Otherwise
-    it waits at least ``after_seconds``, then its turn within its key; ``delivery.attempt`` is the attempt to come.
+    With ``failed`` it waits for a person, and ``blocks`` says whether later messages of its key wait behind it.
+    Otherwise it waits at least ``after_seconds``, then its turn within its key; ``delivery.attempt`` is the attempt to
+    come.
     """
 
     delivery: Delivery
@@ -93,7 +94,7 @@ class Held(Protocol):
     copies: bool
 
     def put(self, flow: str, holds: Sequence[Hold], fence: Fence | None) -> None:
-        """Write all in one transaction, durable before it returns; an id that the flow holds already is left as it is."""
+        """Write all in one transaction, durable before it returns; an id that is held already is left as it is."""
 
     def known(self, flow: str, ids: Collection[str]) -> set[str]:
         """Return which of these message ids the flow holds."""
@@ -104,8 +105,8 @@ class Held(Protocol):
     def due(self, flow: str, limit: int) -> Sequence[Delivery]:
         """Return up to ``limit`` waiting entries whose turn it is, in order within each key, as deliveries.
 
-        The turn of a key comes when its first entry (failed ones that do not block left aside) is waiting and due; those
-        behind it follow, whatever their time. The receipt is a ``HeldReceipt``.
+        The turn of a key comes when its first entry (failed ones that do not block left aside) is waiting and due;
+        those behind it follow, whatever their time. The receipt is a ``HeldReceipt``.
         """
 
     def settle(self, flow: str, done: Sequence[Delivery], again: Sequence[Hold], fence: Fence | None) -> None:
@@ -176,8 +177,8 @@ class Suspects(Protocol):
 class Control(Struct, frozen=True):
     """What persons and failures decided about a flow; survives restarts.
 
-    ``paused`` and ``stopped`` hold the reason. ``replay`` is a request not yet carried out: ``start``, or a time in ISO 8601.
-    ``generation`` counts replays; the inbox counts ids per generation.
+    ``paused`` and ``stopped`` hold the reason. ``replay`` is a request not yet carried out: ``start``, or a time in ISO
+    8601. ``generation`` counts replays; the inbox counts ids per generation.
     """
 
     paused: str | None = None
@@ -207,7 +208,8 @@ class FlowReport(Struct, frozen=True):
 class WorkerReport(Struct, frozen=True):
     """A worker process that is alive, or was at ``seen_at`` by the database's clock.
 
-    ``notice`` is what a person should know about its use of the store, such as a handler that keeps others from writing.
+    ``notice`` is what a person should know about its use of the store, such as a handler that keeps others from
+    writing.
     """
 
     worker: str
@@ -340,7 +342,8 @@ class Store(Protocol):
     def prepare(self) -> str | None:
         """Check that the database and its tables can be used; an embedded file is made. Say what was made.
 
-        Raises ``StoreError`` (``NotADatabase``, ``ReadOnlyStore``, ``SchemaMissing``, ``SchemaMismatch``) and changes nothing then.
+        Raises ``StoreError`` (``NotADatabase``, ``ReadOnlyStore``, ``SchemaMissing``, ``SchemaMismatch``) and changes
+        nothing then.
         """
 
     def connect(self) -> Session:

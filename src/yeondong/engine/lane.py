@@ -112,7 +112,10 @@ class ThreadLane:
 
 
 def run_list(work: Work, deliveries: Sequence[Delivery], halt: Halt, report: Report) -> Iterator[None]:
-    """Run one list, from result to result. A fault of the work itself gives back what it had not reported, as an outage."""
+    """Run one list, from result to result.
+
+    A fault of the work itself gives back what it had not reported, as an outage.
+    """
     reported: list[Sequence[Delivery]] = []
     try:
         for settled in work(deliveries, halt):

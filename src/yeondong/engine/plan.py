@@ -32,7 +32,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One flow as declared. ``exclusive``: under a lease; ``suspicious``: it looks for a message that kills its process."""
+    """One flow as declared.
+
+    ``exclusive``: under a lease; ``suspicious``: it looks for a message that kills its process.
+    """
 
     name: str
     on_failure: OnFailure = "hold_key"
