@@ -293,7 +293,11 @@ class Yeondong:
         """
         since = {(s.channel, s.group): s.since for s in self.subscriptions.values()}
         self.broker.register(self.name, self.receivers(), lambda channel, group: since[channel, group])
-        received = {receiver.type for receiver in self.broker.receivers() if receiver.kind is Kind.COMMAND}
+        self.check_sent(self.broker.receivers())
+
+    def check_sent(self, receivers: Sequence[Receiver]) -> None:
+        """Raise ``ReceiverError`` if a command that this app sends has none of these receivers."""
+        received = {receiver.type for receiver in receivers if receiver.kind is Kind.COMMAND}
         for command, (channel, external) in self._sent.items():
             if not external and command not in received:
                 raise ReceiverError(
