@@ -1,0 +1,111 @@
+"""`yeondong check`: settings, declarations, receivers and tables, without starting or changing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from yeondong.app import Yeondong
+from yeondong.cli.command import AppCommand, json_option
+from yeondong.cli.exits import Exit
+from yeondong.cli.flows import describe
+from yeondong.cli.loading import Chosen
+from yeondong.cli.observed import flow_names
+from yeondong.cli.printing import cells, columns, print_json, print_table, say
+from yeondong.cli.wording import plain
+from yeondong.core.broker import Receiver, refuse_second_receivers
+from yeondong.errors import ConnectionLost, ReceiverError, StoreError
+from yeondong.settings import mask
+
+EXAMPLES = """
+yeondong check shop.app
+yeondong check shop.app --json | jq '.settings[] | select(.source != "default")'
+"""
+
+
+@click.command(cls=AppCommand, examples=EXAMPLES, exits=(Exit.OK, Exit.ATTENTION, Exit.USAGE, Exit.UNUSABLE))
+@json_option
+def check(chosen: Chosen, *, as_json: bool) -> Exit:
+    """Show the settings of APP and where each was set, its flows and receivers, and check its store.
+
+    The environment comes before yeondong.toml, that before the code, that before the default. Passwords are masked.
+    """
+    app = chosen.app
+    settings = [
+        {"name": s.name, "value": _value(app, s.name, s.value), "source": s.source} for s in app.explain_settings()
+    ]
+    flows = [{"flow": name, "does": describe(chosen, name)} for name in flow_names(app)]
+    unusable: list[str] = []
+    differences: list[str] = []
+    notes: list[str] = []
+    if not _exists(app):
+        notes.append(f"there is no store at {app.store.address} yet; the first start makes it")
+    else:
+        try:
+            differences += app.store.check()
+        except (ConnectionLost, StoreError) as error:
+            unusable.append(f"store: {error}")
+        try:
+            differences += _receiver_flaws(app)
+        except (ConnectionLost, StoreError) as error:
+            unusable.append(f"broker: {error}")
+    notes += app.settings.warnings()
+    if as_json:
+        print_json({"app": app.name, "settings": settings, "flows": flows, "unusable": unusable,
+                    "wrong": differences, "notes": notes})  # fmt: skip
+    else:
+        _print(app, settings, flows)
+        for sign, lines in (("!", unusable), ("!", differences), ("-", notes)):
+            for line in lines:
+                say(plain(f"{sign} {line}"))
+        if not (unusable or differences):
+            say("nothing is wrong")
+    return Exit.UNUSABLE if unusable else Exit.ATTENTION if differences else Exit.OK
+
+
+def _exists(app: Yeondong) -> bool:
+    path = Path(app.store.address)
+    return not path.is_absolute() or path.exists()
+
+
+def _value(app: Yeondong, name: str, value: Any) -> Any:
+    if value is not None:
+        return value
+    return mask(app.store_url) if name == "store" else "in the store's file"
+
+
+def _receiver_flaws(app: Yeondong) -> Iterator[str]:
+    registered: list[Receiver] = [r for r in app.broker.receivers() if r.app != app.name]
+    own = app.receivers()
+    try:
+        refuse_second_receivers(registered, own)
+        app.check_sent([*registered, *own])
+    except ReceiverError as error:
+        yield str(error)
+
+
+def _print(app: Yeondong, settings: list[dict[str, Any]], flows: list[dict[str, str]]) -> None:
+    table = columns("setting", "value", "set in")
+    for setting in settings:
+        table.add_row(*cells(setting["name"], _shown(setting["value"]), setting["source"]))
+    print_table(table)
+    say()
+    table = columns("flow", "does")
+    for flow in flows:
+        table.add_row(*cells(flow["flow"], flow["does"]))
+    if flows:
+        print_table(table)
+    else:
+        say(f"{app.name} declares no flows")
+    say()
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,250 @@
+"""How an app is: read from the store and the broker, not from a worker, so that it is known when none is alive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct
+
+from yeondong.app import Yeondong
+from yeondong.cli.exits import Exit
+from yeondong.cli.loading import Chosen
+from yeondong.cli.wording import counted, one_line, seconds_since, span
+from yeondong.core.source import Lag
+from yeondong.core.store import RELAY, Control, FailureFilter, FlowReport, Session, WorkerReport
+from yeondong.errors import ConnectionLost, StoreError
+
+NO_WORKER: Final = "no worker"
+# Which of several workers' states is the flow's: the one that works on it, then the one that would.
+_WEIGHT: Final = {"running": 0, "paused": 1, "stopped": 2, "standby": 3}
+
+
+class FlowStatus(Struct, frozen=True):
+    """One flow. None means not known. ``held`` counts what waits in the store for a retry or behind one."""
+
+    flow: str
+    state: str
+    since: datetime | None = None
+    reason: str | None = None
+    rate: float | None = None
+    backlog: int | None = None
+    oldest_at: datetime | None = None
+    oldest_seconds: float | None = None
+    dropped: int = 0
+    in_flight: int = 0
+    retrying: int = 0
+    held: int = 0
+    failed: int = 0
+    replay: str | None = None
+    workers: Sequence[str] = ()
+
+
+class WorkerStatus(Struct, frozen=True):
+    """A worker process that was seen within the last day."""
+
+    worker: str
+    host: str
+    pid: int
+    alive: bool
+    started_at: datetime
+    seen_seconds: float
+    notice: str | None = None
+
+
+class Finding(Struct, frozen=True):
+    """Something to know. With a ``code`` other than 0 a person is needed; ``try_`` is the command that may help."""
+
+    text: str
+    code: int = Exit.OK
+    try_: str | None = None
+
+
+class AppStatus(Struct, frozen=True):
+    """Everything that ``status`` shows; ``--json`` prints it as it is. ``exit`` is the exit code."""
+
+    version: int
+    app: str
+    at: datetime
+    store: str
+    broker: str
+    flows: Sequence[FlowStatus]
+    workers: Sequence[WorkerStatus]
+    findings: Sequence[Finding]
+    exit: int
+
+
+def observe(chosen: Chosen, session: Session, old_seconds: float) -> AppStatus:
+    """Read everything once. Raises ``ConnectionLost`` or ``StoreError`` for the store; the broker's is a finding."""
+    app = chosen.app
+    now = app.clock.now()
+    reports = [report for report in session.flows.workers() if report.app == app.name]
+    alive = [report for report in reports if is_alive(app, report)]
+    lags, away = _lags(app, session)
+    flows = [
+        _flow(name, session, [r for r in alive if name in {f.flow for f in r.flows}], lags.get(name), now)
+        for name in flow_names(app, alive)
+    ]
+    workers = [
+        WorkerStatus(r.worker, r.host, r.pid, r in alive, r.started_at, round(r.age_seconds, 1), r.notice)
+        for r in reports
+    ]
+    others = session.failures.count(FailureFilter()) - sum(flow.failed for flow in flows)
+    findings = [
+        *away,
+        *_about_workers(chosen, workers, flows),
+        *(finding for flow in flows for finding in _about_flow(chosen, flow, old_seconds)),
+        *_about_rows(app, flows),
+        *_about_others(chosen, others),
+        *(Finding(f"worker {w.worker}: {w.notice}") for w in workers if w.alive and w.notice),
+        *(Finding(f"settings: {warning}") for warning in app.settings.warnings()),
+    ]
+    return AppStatus(
+        version=1,
+        app=app.name,
+        at=now,
+        store=app.store.address,
+        broker=app.broker.address,
+        flows=flows,
+        workers=workers,
+        findings=findings,
+        exit=exit_code(findings),
+    )
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """Return the code of what is worst: no system, then no worker, then what a person should look at."""
+    codes = {finding.code for finding in findings}
+    return next((code for code in (Exit.UNUSABLE, Exit.NO_WORKER, Exit.ATTENTION) if code in codes), Exit.OK)
+
+
+def flow_names(app: Yeondong, reports: Sequence[WorkerReport] = ()) -> list[str]:
+    """Return the flows that the app declares, then those that a running worker of another version has besides."""
+    declared = [RELAY] if app.relay is not None else []
+    declared += app.subscriptions
+    running = sorted({flow.flow for report in reports for flow in report.flows})
+    return list(dict.fromkeys((*declared, *running)))
+
+
+def is_alive(app: Yeondong, report: WorkerReport) -> bool:
+    """Whether a worker's last sign of life is no older than it should be."""
+    settings = app.settings
+    return report.age_seconds <= max(settings.lease_seconds, 3 * settings.heartbeat_seconds)
+
+
+# --- one flow ---------------------------------------------------------------------------------------------------------
+
+
+def _lags(app: Yeondong, session: Session) -> tuple[Mapping[str, tuple[Lag, int]], list[Finding]]:
+    lags: dict[str, tuple[Lag, int]] = {}
+    if app.relay is not None:
+        position = int(session.positions.load(RELAY) or 0) if app.relay.marking == "position" else None
+        lags[RELAY] = session.outbox.lag(position), 0
+    try:
+        for group in app.broker.groups():
+            lags[f"{group.channel}/{group.group}"] = Lag(group.waiting, group.since), group.dropped
+    except (ConnectionLost, StoreError) as error:
+        return lags, [Finding(f"the broker cannot be used: {error}", Exit.UNUSABLE)]
+    if app.subscriptions and not app.broker.traits.durable:
+        note = f"the broker {app.broker.address} lives inside each process: its backlog cannot be seen from here"
+        return lags, [Finding(note)]
+    return lags, []
+
+
+def _flow(
+    name: str, session: Session, alive: Sequence[WorkerReport], lag: tuple[Lag, int] | None, now: datetime
+) -> FlowStatus:
+    control = session.flows.control(name)
+    reports = sorted((f for r in alive for f in r.flows if f.flow == name), key=lambda f: _WEIGHT.get(f.state, 0))
+    failed = session.failures.count(FailureFilter(flow=name))
+    state, since, reason = state_of(control, reports)
+    waiting, dropped = lag if lag is not None else (None, 0)
+    oldest_at = waiting.since if waiting is not None else None
+    return FlowStatus(
+        flow=name,
+        state=state,
+        since=since,
+        reason=reason,
+        rate=round(sum(report.rate for report in reports), 1) if reports else None,
+        backlog=waiting.waiting if waiting is not None else None,
+        oldest_at=oldest_at,
+        oldest_seconds=seconds_since(oldest_at, now),
+        dropped=dropped,
+        in_flight=sum(report.in_flight for report in reports),
+        retrying=sum(report.retrying for report in reports),
+        held=max(0, session.held.count(name) - failed),
+        failed=failed,
+        replay=control.replay,
+        workers=[report.worker for report in alive],
+    )
+
+
+def state_of(control: Control, reports: Sequence[FlowReport]) -> tuple[str, datetime | None, str | None]:
+    """Say state, since when and why. What was decided counts before what workers report; they may be all gone.
+
+    ``reports`` are those of live workers, the one that works on the flow first.
+    """
+    decided = ("stopped", control.stopped) if control.stopped is not None else ("paused", control.paused)
+    state, reason = decided
+    if reason is not None:
+        return state, next((report.since for report in reports if report.state == state), None), reason
+    if reports:
+        return reports[0].state, reports[0].since, reports[0].reason
+    return NO_WORKER, None, None
+
+
+# --- what a person should know ----------------------------------------------------------------------------------------
+
+
+def _about_workers(chosen: Chosen, workers: Sequence[WorkerStatus], flows: Sequence[FlowStatus]) -> Iterator[Finding]:
+    if not any(worker.alive for worker in workers):
+        last = min((worker.seen_seconds for worker in workers), default=None)
+        seen = "none was seen within the last day" if last is None else f"the last one was seen {span(last)} ago"
+        yield Finding(f"NO worker of {chosen.app.name} is alive: {seen}", Exit.NO_WORKER, chosen.command("run"))
+        return
+    for flow in flows:
+        if not flow.workers:
+            start = chosen.command("relay" if flow.flow == RELAY else "run")
+            yield Finding(f"no live worker has {flow.flow}", Exit.NO_WORKER, start)
+
+
+def _about_flow(chosen: Chosen, flow: FlowStatus, old_seconds: float) -> Iterator[Finding]:
+    name = flow.flow
+    if flow.state == "stopped":
+        yield Finding(
+            f"{name} is stopped: {one_line(flow.reason or 'no reason is known')}",
+            Exit.ATTENTION,
+            chosen.command("flows resume", name),
+        )
+    if flow.failed:
+        waits = "waits" if flow.failed == 1 else "wait"
+        yield Finding(
+            f"{name}: {counted(flow.failed, 'failure')} {waits} for a person",
+            Exit.ATTENTION,
+            chosen.command("failures list", "--flow", name),
+        )
+    if flow.oldest_seconds is not None and flow.oldest_seconds >= old_seconds:
+        waiting = counted(flow.backlog or 0, "message")
+        yield Finding(f"{name}: {waiting} in its backlog, the oldest for {span(flow.oldest_seconds)}", Exit.ATTENTION)
+    if flow.dropped:
+        yield Finding(f"{name}: the full log dropped {counted(flow.dropped, 'message')} before they were read")
+    if flow.replay is not None:
+        yield Finding(f"{name}: a replay from {flow.replay} is asked for; its worker carries it out")
+
+
+def _about_rows(app: Yeondong, flows: Sequence[FlowStatus]) -> Iterator[Finding]:
+    most = app.settings.outbox_warning_rows
+    for flow in flows:
+        if flow.flow == RELAY and flow.backlog is not None and flow.backlog > most:
+            yield Finding(f"{flow.backlog:,} rows wait in the outbox, more than {most:,} (outbox_warning_rows)",
+                          Exit.ATTENTION)  # fmt: skip
+
+
+def _about_others(chosen: Chosen, others: int) -> Iterator[Finding]:
+    if others > 0:
+        yield Finding(
+            f"{counted(others, 'failure')} in this store of flows that {chosen.app.name} does not declare",
+            Exit.OK,
+            chosen.command("failures list", "--all"),
+        )

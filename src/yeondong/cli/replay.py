@@ -1,0 +1,67 @@
+"""`yeondong replay`: handling again what was handled before."""
+
+from __future__ import annotations
+
+import click
+
+from yeondong.app import Yeondong
+from yeondong.cli.command import AppCommand, yes_option
+from yeondong.cli.exits import Exit
+from yeondong.cli.loading import Chosen, open_session
+from yeondong.cli.observed import flow_names, is_alive
+from yeondong.cli.printing import agreed, say
+from yeondong.cli.wording import counted, parse_time, plain
+from yeondong.core.store import RELAY
+from yeondong.errors import DeclarationError, UnknownName
+
+EXAMPLES = """
+yeondong replay shop.app orders/search --from start        (a dry run)
+yeondong replay shop.app orders/search --from 2026-01-31T09:00:00+09:00 --yes
+"""
+
+
+@click.command(cls=AppCommand, examples=EXAMPLES)
+@click.argument("flow")
+@click.option("--from", "start", required=True, metavar="TIME|start",
+              help="A time with an offset, or the start of what the broker keeps.")  # fmt: skip
+@yes_option
+def replay(chosen: Chosen, *, flow: str, start: str, yes: bool) -> Exit:
+    """Give FLOW of APP again everything since TIME that the broker still keeps.
+
+    Its handlers run again for each of these messages: effects in the store's database are written once more, and so is
+    whatever a handler does elsewhere. What is held or failed stays as it is. A flow is never moved forward. The flow's
+    worker carries it out, between two messages; without one the next worker does.
+    """
+    app = chosen.app
+    _require_replayable(app, flow)
+    asked = start if start == "start" else parse_time(start, "--from").isoformat()
+    session = open_session(chosen)
+    try:
+        lag = next((lag for lag in app.broker.groups() if f"{lag.channel}/{lag.group}" == flow), None)
+        if lag is None:
+            raise UnknownName("group at the broker", flow, [f"{g.channel}/{g.group}" for g in app.broker.groups()])
+        since = "the start of the log" if start == "start" else asked
+        say(plain(f"{flow}: its handlers would run again for every message since {since}, in order"))
+        say(plain(f"  {counted(lag.waiting, 'message')} not yet handled would come after these"))
+        alive = any(
+            is_alive(app, report) and flow in {f.flow for f in report.flows} for report in session.flows.workers()
+        )
+        if not agreed(yes, "Replay?"):
+            return Exit.OK
+        session.flows.ask_replay(flow, asked)
+        when = "its worker carries it out within 2 s" if alive else "no worker is alive: the next one carries it out"
+        say(plain(f"{flow}: replay asked for; {when}; see {chosen.command('status')}"))
+    finally:
+        session.close()
+    return Exit.OK
+
+
+def _require_replayable(app: Yeondong, flow: str) -> None:
+    if flow == RELAY and app.relay is not None:
+        raise DeclarationError(
+            "the outbox cannot be replayed: replay the flows that receive, or retry failures (yeondong failures retry)"
+        )
+    if flow not in app.subscriptions:
+        raise UnknownName("flow", flow, [name for name in flow_names(app) if name != RELAY])
+    if not app.broker.traits.replay:
+        raise DeclarationError(f"the broker {app.broker.address} forgets what was read: {flow} cannot be replayed")
