@@ -89,6 +89,7 @@ class Flow:
         self._holding = Holding(plan.name, held, most=plan.limits.held, clock=self._clock, failpoint=self._failpoint)
         self._suspicion = Suspicion(plan.name, session.suspects, self._failpoint)
         self._standing = Standing(plan.name, self._clock, self._random)
+        self._arrived: list[Delivery] = []
         self._lookups: dict[str, int] = {}
         self._opened = False
         self._fence: Fence | None = None
@@ -210,6 +211,7 @@ class Flow:
         self._orphans.tried(self._waits.drop(EVERYTHING))
         self._orphans.tried(self._holding.drop(None))
         self._orphans.tried(self._slots.drop(EVERYTHING))
+        self._arrived = []
         self._loans.drop()
         self._source.close()
         self._opened = False
@@ -232,6 +234,7 @@ class Flow:
             self._orphans.tried(self._waits.drop(partitions))
             self._orphans.tried(self._holding.drop(partitions))
             self._orphans.tried(self._slots.drop(partitions))
+            self._arrived = [delivery for delivery in self._arrived if delivery.partition not in partitions]
             self._loans.drop(partitions)
             self._halt.partitions = NOTHING
             for partition in partitions:
@@ -328,7 +331,7 @@ class Flow:
         seconds = after.total_seconds() if after is not None else backoff.seconds(delivery.attempt, self._random)
         again = replace(delivery, attempt=delivery.attempt + 1)
         if isinstance(delivery.receipt, HeldReceipt):
-            self._holding.back(Hold(again, after_seconds=seconds, error=error))
+            self._holding.back(delivery, Hold(again, after_seconds=seconds, error=error))
             return
         now = self._clock.elapsed()
         since = self._waits.failing_since(order_key(delivery.message), now)
@@ -349,7 +352,7 @@ class Flow:
         blocks = self.plan.on_failure != "park" and delivery.message.key is not None
         hold = Hold(delivery, failed=True, blocks=blocks, error=error)
         if held:
-            self._holding.back(hold)
+            self._holding.back(delivery, hold)
         else:
             self._holding.add(hold)
 
@@ -386,6 +389,8 @@ class Flow:
     def _receive(self) -> None:
         limits = self.plan.limits
         self._slots.admit(self._holding.due(max(1, limits.in_flight // 4), self._slots.in_hand))
+        if self._arrived:
+            self._admit([])
         room = limits.in_flight - self._loans.count
         if room <= 0 or self._loans.bytes >= limits.in_flight_bytes:
             self._at_source(self._source.receive, 0, 0)
@@ -415,24 +420,27 @@ class Flow:
         """Put new loans into the backlogs of their lanes, but for those that are held already."""
         for partition in self._loans.lend(deliveries):
             self._lookups[partition] = self.plan.limits.in_flight
-        self._slots.admit(self._not_yet_held(deliveries) if self._lookups else deliveries)
+        self._arrived.extend(deliveries)
+        if self._lookups:
+            self._arrived = self._not_yet_held(self._arrived)
+        self._slots.admit(self._arrived)
+        self._arrived = []
 
-    def _not_yet_held(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+    def _not_yet_held(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Settle what is in held since before a crash, so that it makes no second record.
 
         Only what could have been in flight then can be there: the first deliveries of each partition.
         """
         prefix = self._source.traits.settles is Settles.PREFIX
         first: dict[int, Delivery] = {}
+        left = dict(self._lookups)
         for delivery in deliveries:
             partition = delivery.partition if prefix else ""
-            left = self._lookups.get(partition, 0)
-            if left > 0:
+            if left.get(partition, 0) > 0:
                 first[id(delivery)] = delivery
-                self._lookups[partition] = left - 1
-        for partition in [p for p, left in self._lookups.items() if left <= 0]:
-            del self._lookups[partition]
+                left[partition] -= 1
         known = self._holding.known({d.message.id for d in first.values()})
+        self._lookups = {partition: number for partition, number in left.items() if number > 0}
         if not known:
             return deliveries
         held = {key for key, delivery in first.items() if delivery.message.id in known}
@@ -507,6 +515,8 @@ class Flow:
         else:
             current = replace(delivery, attempt=attempt)
             self._suspicion.write(current)
+            if isinstance(delivery.receipt, HeldReceipt):
+                self._holding.exchange(delivery, current)
             slot.give([current])
         self._suspicion.passed()
 

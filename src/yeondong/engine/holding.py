@@ -147,8 +147,16 @@ class Holding:
         return taken
 
     def is_out(self, delivery: Delivery) -> bool:
-        """Whether this delivery came out of held and is still ours to handle."""
-        return delivery.receipt.id in self._out
+        """Whether this delivery came out of held and is still in work.
+
+        Asked of the very object: what went back may come out again while a lane still returns the former delivery.
+        """
+        return self._out.get(delivery.receipt.id) is delivery
+
+    def exchange(self, delivery: Delivery, current: Delivery) -> None:
+        """Go on with another attempt of a delivery that came out of held."""
+        if self.is_out(delivery):
+            self._out[delivery.receipt.id] = current
 
     def finished(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Note those that came out of held as done; return the others."""
@@ -156,15 +164,16 @@ class Holding:
         for delivery in deliveries:
             if not isinstance(delivery.receipt, HeldReceipt):
                 others.append(delivery)
-            elif self._out.pop(delivery.receipt.id, None) is not None:
+            elif self.is_out(delivery):
+                del self._out[delivery.receipt.id]
                 self._done.append(delivery)
         return others
 
-    def back(self, hold: Hold) -> None:
+    def back(self, delivery: Delivery, hold: Hold) -> None:
         """Note that a delivery that came out goes back, and take those behind it out of work."""
-        delivery = hold.delivery
-        if self._out.pop(delivery.receipt.id, None) is None:
+        if not self.is_out(delivery):
             return
+        del self._out[delivery.receipt.id]
         self._again.append(hold)
         key = order_key(delivery.message)
         for id, later in list(self._out.items()):

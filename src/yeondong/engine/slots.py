@@ -129,7 +129,9 @@ class Slots:
                 elif delivery.attempt > 1:
                     tried.append(delivery)
             slot.backlog = kept
-            slot.returned = [d for d in slot.returned if d.partition not in partitions]
+            slot.returned = [
+                d for d in slot.returned if isinstance(d.receipt, HeldReceipt) or d.partition not in partitions
+            ]
             if slot.busy:
                 slot.orphaned = _joined(slot.orphaned, partitions)
         return tried
