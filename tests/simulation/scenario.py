@@ -1,0 +1,124 @@
+"""What one seed stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+from typing import Literal, TypeAlias
+
+from tests.simulation.sources import ASSIGNED_PREFIX, LEASED_EACH, LEASED_PREFIX, SHARED_EACH
+from tests.simulation.world import Faults
+from yeondong.core.backoff import Backoff
+from yeondong.core.failpoint import NAMES
+from yeondong.core.traits import Order, Partitions, Traits
+from yeondong.engine.plan import Limits, OnFailure, Plan
+
+FLOW = "flow"
+Mode: TypeAlias = Literal["grouped", "plain", "mixed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Everything that is decided before a history begins."""
+
+    seed: int
+    traits: Traits
+    mode: Mode
+    plan: Plan
+    workers: int
+    lanes: int
+    partitions: int
+    keys: int
+    messages: int
+    publish_seconds: float
+    fault_seconds: float
+    lease_seconds: float
+    faults: Faults
+    crashes: int
+    freezes: int
+    steals: int
+    restarts: int
+    outages: int
+    revocations: int
+    pauses: int
+    person_seconds: float
+    repairs: bool
+    odd: float
+    kills: int
+    commits: bool
+    crash_at: tuple[str, int] | None
+
+    def describe(self) -> str:
+        plan = self.plan
+        return (
+            f"seed {self.seed}: {self.traits.partitions.value} {self.traits.settles.value} source, {self.partitions} "
+            f"partitions, {self.keys} keys, {self.messages} messages; {self.mode} handlers on {self.lanes} lanes, "
+            f"{self.workers} workers; on_failure {plan.on_failure}, {plan.attempts} attempts, {plan.limits}, "
+            f"{plan.backoff}; {self.faults}, {self.crashes} crashes, {self.freezes} freezes, {self.steals} steals"
+        )
+
+
+def scenario(seed: int) -> Scenario:
+    """Draw a scenario; most have faults, and a tenth has none."""
+    random = Random(seed)
+    traits = random.choices((LEASED_PREFIX, LEASED_EACH, ASSIGNED_PREFIX, SHARED_EACH), (40, 25, 25, 10))[0]
+    exclusive = traits.partitions is Partitions.LEASED
+    mode: Mode = random.choices(("grouped", "plain", "mixed"), (50, 35, 15))[0]  # type: ignore[assignment]
+    policies: tuple[OnFailure, ...] = ("hold_key", "park", "stop") if traits.order is not Order.NONE else ("park", "stop")
+    on_failure = random.choices(policies, (50, 35, 15)[: len(policies)])[0]
+    attempts = random.randint(3, 5)
+    calm = random.random() < 0.1
+    in_flight = random.choice((6, 12, 24, 48))
+    plan = Plan(
+        name=FLOW,
+        on_failure=on_failure,
+        attempts=attempts,
+        backoff=Backoff(
+            timedelta(seconds=random.choice((0.0, 0.02, 0.2, 1.0))), timedelta(seconds=random.choice((0.5, 3.0, 20.0)))
+        ),
+        limits=Limits(
+            in_flight=in_flight,
+            held=random.choice((in_flight + 4, 60, 200, 200)),
+            memory_wait_seconds=random.choice((0.0, 0.5, 4.0, 30.0)),
+        ),
+        exclusive=exclusive,
+        suspicious=True,
+    )
+    faults = Faults(preempt=random.choice((0.01, 0.05, 0.15)))
+    if not calm:
+        faults = Faults(
+            preempt=faults.preempt,
+            lose=random.choice((0.0, 0.003, 0.015)),
+            crash=random.choice((0.0, 0.001, 0.004)),
+            freeze=random.choice((0.0, 0.0, 0.002)),
+            steal=random.choice((0.0, 0.0, 0.002)),
+        )
+    return Scenario(
+        seed=seed,
+        traits=traits,
+        mode=mode,
+        plan=plan,
+        workers=random.choice((1, 1, 2)) if exclusive else random.choice((1, 2, 2)),
+        lanes=random.randint(1, 4),
+        partitions=random.randint(2, 4),
+        keys=random.randint(10, 16),
+        messages=random.randint(100, 130),
+        publish_seconds=random.choice((0.0, 2.0, 6.0)),
+        fault_seconds=0.0 if calm else random.choice((6.0, 12.0)),
+        lease_seconds=random.choice((2.0, 4.0)),
+        faults=faults,
+        crashes=0 if calm else random.randint(0, 3),
+        freezes=0 if calm else random.randint(0, 2),
+        steals=0 if calm or not exclusive else random.randint(0, 2),
+        restarts=random.choice((0, 0, 1, 2)),
+        outages=0 if calm else random.choice((0, 0, 1, 2)),
+        revocations=random.choice((0, 1, 3, 6)) if traits.partitions is Partitions.ASSIGNED else 0,
+        pauses=random.choice((0, 0, 0, 1, 2)),
+        person_seconds=random.choice((0.5, 2.0, 1000.0)),
+        repairs=random.random() < 0.5,
+        odd=random.choice((0.0, 0.05, 0.15, 0.3)),
+        kills=random.choice((0, 0, 0, 1)) if exclusive and not calm else 0,
+        commits=random.random() < 0.2,
+        crash_at=(random.choice(NAMES), random.randint(0, 12)) if not calm and random.random() < 0.5 else None,
+    )

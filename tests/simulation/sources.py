@@ -1,0 +1,280 @@
+"""A durable log, and the sources that lend from it: by position or each by itself, leased, assigned or shared."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tests.simulation.world import Process, World
+from yeondong.core.delivery import Delivery
+from yeondong.core.fence import Fence
+from yeondong.core.message import Message
+from yeondong.core.source import Lag
+from yeondong.core.traits import Order, Partitions, Settles, Traits
+from yeondong.errors import ConnectionLost, FenceLost
+
+SYSTEM = "log"
+
+LEASED_PREFIX = Traits(durable=True, order=Order.KEY, settles=Settles.PREFIX, partitions=Partitions.LEASED)
+LEASED_EACH = Traits(durable=True, order=Order.KEY, settles=Settles.EACH, partitions=Partitions.LEASED)
+ASSIGNED_PREFIX = Traits(durable=True, order=Order.KEY, settles=Settles.PREFIX, partitions=Partitions.ASSIGNED)
+SHARED_EACH = Traits(durable=True, order=Order.NONE, settles=Settles.EACH, partitions=Partitions.SHARED)
+
+
+@dataclass(slots=True)
+class Partition:
+    """One part of the log, in the order sent. ``position`` is what a PREFIX reader saves."""
+
+    name: str
+    messages: list[Message] = field(default_factory=list)
+    flaws: dict[int, str] = field(default_factory=dict)
+    position: int = 0
+    settled: set[int] = field(default_factory=set)
+    owner: SimSource | None = None
+    wanted: SimSource | None = None
+    loans: dict[int, SimSource] = field(default_factory=dict)
+
+    def drained(self, settles: Settles) -> bool:
+        done = self.position if settles is Settles.PREFIX else len(self.settled)
+        return done >= len(self.messages)
+
+
+class SimLog:
+    """What is on the broker's disk, and who reads it."""
+
+    def __init__(self, world: World, names: Sequence[str], traits: Traits, *, check_epoch: bool = True) -> None:
+        self.world = world
+        self.traits = traits
+        self.check_epoch = check_epoch
+        self.partitions = {name: Partition(name) for name in names}
+        self.epoch = 0
+        self.members: list[SimSource] = []
+        self.most_on_loan = 0
+
+    def publish(self, partition: str, message: Message, flaw: str | None = None) -> None:
+        place = self.partitions[partition]
+        if flaw is not None:
+            place.flaws[len(place.messages)] = flaw
+        place.messages.append(message)
+        for member in self.members:
+            member.ring()
+
+    def drained(self) -> bool:
+        return all(p.drained(self.traits.settles) for p in self.partitions.values())
+
+    # --- who reads ----------------------------------------------------------------------------------------------------
+
+    def join(self, source: SimSource) -> None:
+        self.members.append(source)
+        self.rebalance()
+
+    def leave(self, source: SimSource) -> None:
+        """End all loans of this source, and give its partitions to others."""
+        if source in self.members:
+            self.members.remove(source)
+        for partition in self.partitions.values():
+            for offset in [offset for offset, reader in partition.loans.items() if reader is source]:
+                del partition.loans[offset]
+            if partition.owner is source:
+                partition.owner = None
+        self.rebalance()
+        for member in self.members:
+            member.ring()
+
+    def rebalance(self) -> None:
+        """Wish for another distribution; each reader learns it at its next ``receive``."""
+        if self.traits.partitions is not Partitions.ASSIGNED:
+            return
+        for partition in self.partitions.values():
+            number = int(self.world.chance() * len(self.members))
+            partition.wanted = self.members[number] if self.members else None
+        for member in self.members:
+            member.ring()
+
+    def expel(self, source: SimSource) -> None:
+        """The reader gave no sign of life: whatever it asks next is refused."""
+        source.expelled = True
+        self.leave(source)
+
+
+class SimSource:
+    """One worker's line to the log."""
+
+    def __init__(self, log: SimLog, process: Process, ring: Callable[[], None], sleep: Callable[[float], None]) -> None:
+        self.traits = log.traits
+        self.expelled = False
+        self.ring = ring
+        self._log = log
+        self._process = process
+        self._world = log.world
+        self._sleep = sleep
+        self._open = False
+        self._fence: Fence | None = None
+        self._revoked: Callable[[frozenset[str]], None] = lambda _partitions: None
+        self._cursor: dict[str, int] = {}
+        self._returned: dict[str, list[int]] = {}
+        self._on_loan: dict[str, set[int]] = {}
+        self._woken = False
+        self.blocking = False
+        process.on_death(self._died)
+
+    def open(self, fence: Fence | None, revoked: Callable[[frozenset[str]], None]) -> None:
+        self.close()
+        self._process.gate(SYSTEM, "source.open")
+        self._fence, self._revoked = fence, revoked
+        self.expelled = False
+        self._open = True
+        log = self._log
+        if fence is not None:
+            log.epoch = max(log.epoch, fence.epoch)
+        if self.traits.partitions is Partitions.ASSIGNED:
+            log.join(self)
+        else:
+            if self.traits.partitions is Partitions.SHARED:
+                log.members.append(self)
+            for name in log.partitions:
+                self._assign(name)
+        self._world.note("%s opens the source%s", self._process.name, f" under epoch {fence.epoch}" if fence else "")
+        self._process.after(SYSTEM, "source.open")
+
+    def _assign(self, name: str) -> None:
+        partition = self._log.partitions[name]
+        self._cursor[name] = partition.position
+        self._returned[name] = []
+        self._on_loan[name] = set()
+
+    def receive(self, limit: int, wait_seconds: float) -> Sequence[Delivery]:
+        self._gate("source.receive")
+        if self.traits.partitions is Partitions.ASSIGNED:
+            self._follow_assignment()
+        if limit <= 0:
+            return []
+        limit = 1 + int(self._world.chance() * limit)
+        found: list[Delivery] = []
+        names = list(self._cursor)
+        self._world.random.shuffle(names)
+        for name in names:
+            if len(found) < limit:
+                most = min(limit - len(found), 1 + int(self._world.chance() * limit))
+                found.extend(self._lend(name, most))
+        if found:
+            self._world.note(
+                "%s receives %s", self._process.name, " ".join(delivery.message.id for delivery in found)
+            )
+            on_loan = sum(map(len, self._on_loan.values()))
+            self._log.most_on_loan = max(self._log.most_on_loan, on_loan)
+        elif self._woken:
+            self._woken = False
+        else:
+            self._sleep(wait_seconds)
+        self._process.after(SYSTEM, "source.receive")
+        return found
+
+    def _follow_assignment(self) -> None:
+        partitions = self._log.partitions.values()
+        lost = frozenset(p.name for p in partitions if p.owner is self and p.wanted is not self)
+        if lost:
+            self._world.note("%s loses partitions %s", self._process.name, ",".join(sorted(lost)))
+            self.blocking = True
+            try:
+                self._revoked(lost)
+            finally:
+                self.blocking = False
+            self._gate("source.revoked")
+            for name in sorted(lost):
+                self._cursor.pop(name, None)
+                self._returned.pop(name, None)
+                self._on_loan.pop(name, None)
+                self._log.partitions[name].owner = None
+            if self._world.chance() < 0.3:
+                # The same reader gets it back: the others did not come in time.
+                for name in sorted(lost):
+                    self._log.partitions[name].wanted = self
+            for member in self._log.members:
+                member.ring()
+        for partition in self._log.partitions.values():
+            if partition.owner is None and partition.wanted is self:
+                partition.owner = self
+                self._assign(partition.name)
+                self._world.note("%s gains partition %s", self._process.name, partition.name)
+
+    def _lend(self, name: str, most: int) -> list[Delivery]:
+        partition = self._log.partitions[name]
+        returned, on_loan = self._returned[name], self._on_loan[name]
+        shared = self.traits.partitions is Partitions.SHARED
+        each = self.traits.settles is Settles.EACH
+        found: list[Delivery] = []
+        if shared:
+            candidates = [n for n in range(len(partition.messages)) if n not in partition.loans]
+        else:
+            candidates = [*returned, *range(self._cursor[name], len(partition.messages))]
+        for offset in candidates:
+            if len(found) >= most:
+                break
+            if offset in on_loan:
+                continue
+            if offset in returned:
+                returned.remove(offset)
+            if not shared:
+                self._cursor[name] = max(self._cursor[name], offset + 1)
+            if each and offset in partition.settled:
+                continue
+            on_loan.add(offset)
+            if shared:
+                partition.loans[offset] = self
+            found.append(Delivery(partition.messages[offset], offset, name, flaw=partition.flaws.get(offset)))
+        return found
+
+    def settle(self, deliveries: Sequence[Delivery]) -> None:
+        self._gate("source.settle")
+        if self._fence is not None and self._log.check_epoch and self._fence.epoch < self._log.epoch:
+            raise FenceLost(self._fence.name, self._fence.epoch)
+        for delivery in deliveries:
+            partition = self._log.partitions[delivery.partition]
+            self._on_loan.get(delivery.partition, set()).discard(delivery.receipt)
+            if self.traits.settles is Settles.PREFIX:
+                if self.traits.partitions is Partitions.ASSIGNED and partition.owner is not self:
+                    raise ConnectionLost(SYSTEM, "sim", f"partition {partition.name} belongs to another reader")
+                partition.position = max(partition.position, delivery.receipt + 1)
+            else:
+                partition.settled.add(delivery.receipt)
+                partition.loans.pop(delivery.receipt, None)
+        self._world.note("%s settles %s", self._process.name, " ".join(d.message.id for d in deliveries))
+        self._process.after(SYSTEM, "source.settle")
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        self._gate("source.give_back")
+        for delivery in deliveries:
+            on_loan = self._on_loan.get(delivery.partition, set())
+            if delivery.receipt in on_loan:
+                on_loan.remove(delivery.receipt)
+                insort(self._returned[delivery.partition], delivery.receipt)
+                self._log.partitions[delivery.partition].loans.pop(delivery.receipt, None)
+
+    def lag(self) -> Lag:
+        return Lag(0)
+
+    def wake(self) -> None:
+        self._woken = True
+        self.ring()
+
+    def close(self) -> None:
+        if self._open and not self._process.dead:
+            self._open = False
+            self._world.note("%s closes the source", self._process.name)
+            self._log.leave(self)
+        self._cursor, self._returned, self._on_loan = {}, {}, {}
+
+    def _gate(self, what: str) -> None:
+        self._process.gate(SYSTEM, what)
+        if not self._open:
+            raise AssertionError(f"{what} on a source that is not open")
+        if self.expelled:
+            raise ConnectionLost(SYSTEM, "sim", "the session has expired")
+
+    def _died(self) -> None:
+        """The broker notices the end of a reader after a while."""
+        if self._open:
+            self._open = False
+            self._world.at(self._world.time + self._world.chance() * 2, lambda: self._log.leave(self))

@@ -1,0 +1,392 @@
+"""A store in memory that outlives its processes: transactions, fences, and lines that drop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from tests.simulation.world import Process, World
+from yeondong.core.delivery import Delivery
+from yeondong.core.fence import Fence
+from yeondong.core.message import Message, order_key
+from yeondong.core.store import Control, HeldReceipt, Hold, WorkerReport
+from yeondong.errors import ConnectionLost, FenceLost, StoreError
+
+SYSTEM = "store"
+
+
+@dataclass(slots=True)
+class Entry:
+    """One row of held."""
+
+    id: int
+    message: Message
+    partition: str
+    attempt: int
+    due: float
+    failed: bool
+    blocks: bool
+    error: str | None
+
+
+@dataclass(slots=True)
+class Lease:
+    owner: str | None
+    epoch: int
+    until: float
+
+
+@dataclass(slots=True)
+class SimStore:
+    """What is on the disk."""
+
+    world: World
+    check_epoch: bool = True
+    leases: dict[str, Lease] = field(default_factory=dict)
+    inbox: dict[tuple[str, str], None] = field(default_factory=dict)
+    claimed: dict[tuple[str, str], SimTransaction] = field(default_factory=dict)
+    held: dict[str, list[Entry]] = field(default_factory=dict)
+    suspects: dict[str, dict[str, int]] = field(default_factory=dict)
+    controls: dict[str, Control] = field(default_factory=dict)
+    openers: dict[str, str | None] = field(default_factory=dict)
+    effect: Callable[[str, str], None] = lambda _id, _by: None
+    failed: Callable[[Entry], None] = lambda _entry: None
+    most_held: int = 0
+    last_entry: int = 0
+
+    def entries(self, flow: str) -> list[Entry]:
+        return self.held.setdefault(flow, [])
+
+    def check(self, name: str, fence: Fence | None) -> None:
+        """What each fenced statement asks: is this epoch still the newest?"""
+        if fence is None or not self.check_epoch:
+            return
+        lease = self.leases.get(fence.name)
+        if lease is None or lease.epoch != fence.epoch:
+            raise FenceLost(fence.name, fence.epoch)
+
+    # --- what persons do ----------------------------------------------------------------------------------------------
+
+    def failures(self, flow: str) -> list[Entry]:
+        return [entry for entry in self.entries(flow) if entry.failed]
+
+    def retry(self, entry: Entry) -> None:
+        entry.failed, entry.blocks, entry.attempt, entry.due = False, True, 1, self.world.time
+        for begun in self.suspects.values():
+            begun.pop(entry.message.id, None)
+
+    def discard(self, flow: str, entry: Entry) -> None:
+        self.entries(flow).remove(entry)
+
+
+class SimTransaction:
+    """A transaction: nothing shows before its commit."""
+
+    def __init__(self, session: SimSession) -> None:
+        self.connection = session
+        self._session = session
+        self._store = session.store
+        self._claims: list[tuple[str, str]] = []
+        self._unclaims: list[tuple[str, str]] = []
+        self.effects: list[str] = []
+        self._open = True
+
+    def execute(self, statement: Any, values: Any = None) -> Iterable[Any]:
+        raise NotImplementedError
+
+    def current(self) -> bool:
+        return self._open
+
+    def claim(self, row: tuple[str, str]) -> bool:
+        """Insert a row; False if it is there. Another transaction's uncommitted row makes us wait in vain."""
+        if row in self._store.inbox:
+            return False
+        owner = self._store.claimed.get(row)
+        if owner is not None and owner is not self:
+            raise ConnectionLost(SYSTEM, "sim", "locked by another transaction")
+        if owner is self:
+            return False
+        self._store.claimed[row] = self
+        self._claims.append(row)
+        return True
+
+    def unclaim(self, row: tuple[str, str]) -> None:
+        if row in self._claims:
+            self._claims.remove(row)
+            del self._store.claimed[row]
+        else:
+            self._unclaims.append(row)
+
+    def commit(self) -> None:
+        if not self._open:
+            raise StoreError("the transaction has ended already")
+        process = self._session.process
+        try:
+            process.gate(SYSTEM, "commit")
+        except ConnectionLost:
+            self._end()
+            raise
+        self.commit_at_once()
+        process.after(SYSTEM, "commit")
+
+    def commit_at_once(self) -> None:
+        """Make everything visible."""
+        store, process = self._store, self._session.process
+        for row in self._claims:
+            store.inbox[row] = None
+        for row in self._unclaims:
+            store.inbox.pop(row, None)
+        for id in self.effects:
+            store.effect(id, process.name)
+        self._end()
+
+    def rollback(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        for row in self._claims:
+            self._store.claimed.pop(row, None)
+        self._claims, self.effects, self._open = [], [], False
+
+
+class SimInbox:
+    def __init__(self, session: SimSession) -> None:
+        self._session = session
+
+    def claim(self, tx: Any, group: str, ids: Sequence[str]) -> set[str]:
+        self._session.gate("inbox.claim")
+        return {id for id in sorted(ids) if tx.claim((group, id))}
+
+    def unclaim(self, tx: Any, group: str, ids: Sequence[str]) -> None:
+        self._session.gate("inbox.unclaim")
+        for id in ids:
+            tx.unclaim((group, id))
+
+    def sweep(self, older: timedelta, limit: int) -> int:
+        return 0
+
+
+class SimHeld:
+    """Held as its contract has it: entries of one key in the order put, failed ones block or stand aside."""
+
+    copies = True
+
+    def __init__(self, session: SimSession) -> None:
+        self._session = session
+        self._store = session.store
+
+    def put(self, flow: str, holds: Sequence[Hold], fence: Fence | None) -> None:
+        self._session.gate("held.put")
+        self._store.check(flow, fence)
+        entries = self._store.entries(flow)
+        there = {entry.message.id for entry in entries}
+        for hold in holds:
+            delivery = hold.delivery
+            if delivery.message.id in there:
+                continue
+            there.add(delivery.message.id)
+            self._store.last_entry += 1
+            entry = Entry(self._store.last_entry, delivery.message, delivery.partition, 0, 0.0, False, True, None)
+            self._write(entry, hold)
+            entries.append(entry)
+            self._session.world.note("held: %s put%s", entry.message.id, " as failed" if entry.failed else "")
+        self._store.most_held = max(self._store.most_held, len(entries))
+        self._session.after("held.put")
+
+    def known(self, flow: str, ids: Collection[str]) -> set[str]:
+        self._session.gate("held.known")
+        return {entry.message.id for entry in self._store.entries(flow) if entry.message.id in ids}
+
+    def keys(self, flow: str) -> Mapping[tuple[str, ...], int]:
+        self._session.gate("held.keys")
+        counts: dict[tuple[str, ...], int] = {}
+        for entry in self._store.entries(flow):
+            if entry.blocks:
+                key = order_key(entry.message)
+                counts[key] = counts.get(key, 0) + 1
+        return counts
+
+    def due(self, flow: str, limit: int) -> Sequence[Delivery]:
+        self._session.gate("held.due")
+        open_keys: dict[tuple[str, ...], bool] = {}
+        found: list[Delivery] = []
+        for entry in self._store.entries(flow):
+            if not entry.blocks:
+                continue
+            key = order_key(entry.message)
+            turn = open_keys.get(key)
+            if turn is None:
+                turn = open_keys[key] = not entry.failed and entry.due <= self._store.world.time
+            elif entry.failed:
+                turn = open_keys[key] = False
+            if turn and len(found) < limit:
+                found.append(Delivery(entry.message, HeldReceipt(entry.id), entry.partition, entry.attempt))
+        return found
+
+    def settle(self, flow: str, done: Sequence[Delivery], again: Sequence[Hold], fence: Fence | None) -> None:
+        self._session.gate("held.settle")
+        self._store.check(flow, fence)
+        gone = {delivery.receipt.id for delivery in done}
+        entries = self._store.entries(flow)
+        entries[:] = [entry for entry in entries if entry.id not in gone]
+        by_id = {entry.id: entry for entry in entries}
+        for hold in again:
+            entry = by_id.get(hold.delivery.receipt.id)
+            if entry is not None and not entry.failed:
+                self._write(entry, hold)
+        self._session.after("held.settle")
+
+    def _write(self, entry: Entry, hold: Hold) -> None:
+        entry.attempt = hold.delivery.attempt
+        entry.due = self._store.world.time + hold.after_seconds
+        entry.failed = hold.failed
+        entry.blocks = hold.blocks or not hold.failed
+        entry.error = hold.error
+        if hold.failed:
+            self._store.failed(entry)
+
+    def count(self, flow: str) -> int:
+        self._session.gate("held.count")
+        return len(self._store.entries(flow))
+
+
+class SimLeases:
+    def __init__(self, session: SimSession) -> None:
+        self._session = session
+        self._store = session.store
+
+    def take(self, name: str, owner: str, seconds: float) -> Fence | None:
+        began = self._session.process.clock.elapsed()
+        self._session.gate("lease.take")
+        now = self._store.world.time
+        lease = self._store.leases.setdefault(name, Lease(None, 0, 0.0))
+        if lease.owner not in (None, owner) and lease.until > now:
+            return None
+        lease.owner, lease.epoch, lease.until = owner, lease.epoch + 1, now + seconds
+        fence = Fence(name, owner, lease.epoch, began + seconds)
+        self._session.after("lease.take")
+        return fence
+
+    def renew(self, fence: Fence, seconds: float) -> Fence | None:
+        began = self._session.process.clock.elapsed()
+        self._session.gate("lease.renew")
+        lease = self._store.leases[fence.name]
+        if lease.epoch != fence.epoch:
+            return None
+        lease.owner, lease.until = fence.owner, self._store.world.time + seconds
+        self._session.after("lease.renew")
+        return Fence(fence.name, fence.owner, fence.epoch, began + seconds)
+
+    def release(self, fence: Fence) -> None:
+        self._session.gate("lease.release")
+        lease = self._store.leases[fence.name]
+        if lease.epoch == fence.epoch:
+            lease.owner, lease.until = None, 0.0
+
+
+class SimSuspects:
+    def __init__(self, session: SimSession) -> None:
+        self._session = session
+        self._store = session.store
+
+    def load(self, flow: str) -> Mapping[str, int]:
+        self._session.gate("suspects.load")
+        return dict(self._store.suspects.get(flow, {}))
+
+    def begin(self, flow: str, message_id: str, attempt: int) -> None:
+        self._session.gate("suspects.begin")
+        self._store.suspects.setdefault(flow, {})[message_id] = attempt
+
+    def clear(self, flow: str) -> None:
+        self._session.gate("suspects.clear")
+        self._store.suspects.pop(flow, None)
+
+
+class SimFlows:
+    def __init__(self, session: SimSession) -> None:
+        self._session = session
+        self._store = session.store
+
+    def control(self, flow: str) -> Control:
+        self._session.gate("flows.control")
+        return self._store.controls.get(flow, Control())
+
+    def pause(self, flow: str, reason: str) -> None:
+        raise NotImplementedError
+
+    def resume(self, flow: str) -> None:
+        raise NotImplementedError
+
+    def stop(self, flow: str, reason: str) -> None:
+        self._session.gate("flows.stop")
+        before = self._store.controls.get(flow, Control())
+        self._store.controls[flow] = Control(before.paused, reason, before.replay, before.generation)
+        self._session.world.note("%s stops the flow: %s", self._session.process.name, reason.partition("\n")[0])
+
+    def ask_replay(self, flow: str, start: str) -> None:
+        raise NotImplementedError
+
+    def replayed(self, flow: str) -> int:
+        raise NotImplementedError
+
+    def opened(self, flow: str, owner: str) -> bool:
+        self._session.gate("flows.opened")
+        before = self._store.openers.get(flow)
+        self._store.openers[flow] = owner
+        return before is not None and before != owner
+
+    def closed(self, flow: str, owner: str) -> None:
+        self._session.gate("flows.closed")
+        if self._store.openers.get(flow) == owner:
+            self._store.openers[flow] = None
+
+    def beat(self, report: WorkerReport) -> None:
+        raise NotImplementedError
+
+    def workers(self) -> Sequence[WorkerReport]:
+        raise NotImplementedError
+
+    def forget_worker(self, worker: str) -> None:
+        raise NotImplementedError
+
+
+class SimSession:
+    """One party's line to the store."""
+
+    system = SYSTEM
+    address = "sim"
+
+    def __init__(self, store: SimStore, process: Process) -> None:
+        self.store = store
+        self.process = process
+        self.world = store.world
+        self.inbox = SimInbox(self)
+        self.held = SimHeld(self)
+        self.leases = SimLeases(self)
+        self.suspects = SimSuspects(self)
+        self.flows = SimFlows(self)
+        self.positions: Any = None
+        self.outbox: Any = None
+        self.failures: Any = None
+        self._transaction: SimTransaction | None = None
+        process.on_death(self.close)
+
+    def gate(self, what: str) -> None:
+        self.process.gate(SYSTEM, what)
+
+    def after(self, what: str) -> None:
+        self.process.after(SYSTEM, what)
+
+    def begin(self, holder: str) -> SimTransaction:
+        self.gate("begin")
+        self._transaction = SimTransaction(self)
+        return self._transaction
+
+    def lost(self, error: BaseException) -> str | None:
+        return None
+
+    def close(self) -> None:
+        if self._transaction is not None:
+            self._transaction.rollback()
