@@ -1,0 +1,355 @@
+"""The demo: the shop as processes, struck again and again.
+
+A relay and a worker, killed in mid-work; customers that all order at once; a partner that goes away; an order that only
+a person can repair. Everything happens when the orders have come far enough, so that a slow machine sees the same
+story. What happens is written into ``story.jsonl``; the checker judges afterwards.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from examples.shop.crowd import Crowd
+from examples.shop.customers import PRODUCTS, SOLD_OUT, UNTITLED
+from examples.shop.evidence import Evidence, Progress
+from examples.shop.processes import Program
+from examples.shop.screen import Screen
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+YEONDONG = ("-m", "yeondong")
+
+LOOK_SECONDS = 0.002
+AIM_SECONDS = 3.0
+STOP_SECONDS = 10.0
+COMMAND_SECONDS = 20.0
+FIRST_STRIKE, LAST_STRIKE, NO_MORE_STRIKES = 0.12, 0.76, 0.88
+OUTAGE_AT = 0.45
+
+
+class Hung(Exception):
+    """Something did not happen before the deadline."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much is to happen. ``app`` is the module with the app and ``place_order``."""
+
+    orders: int = 300
+    customers: int = 4
+    kills: int = 3
+    outage_seconds: float = 3.0
+    lease_seconds: float = 2.0
+    deadline_seconds: float = 90.0
+    seed: int = 1
+    app: str = "examples.shop.app"
+
+    @property
+    def members(self) -> int:
+        """So few that each has several orders."""
+        return max(4, self.orders // 15)
+
+    @property
+    def crowd(self) -> int:
+        """Orders that are under way at most: so few that no strike comes too late, so many that each strikes work."""
+        return max(8, self.orders // 12)
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """What happens to a program once this part of the orders is through."""
+
+    at: float
+    victim: str
+    blow: signal.Signals
+
+
+def strikes(kills: int) -> list[Strike]:
+    """Return the kills, relay and worker in turn, and in their midst one safe stop of each."""
+    blows = [(victim, signal.SIGKILL) for _ in range(kills) for victim in ("relay", "worker")]
+    blows[kills:kills] = [("worker", signal.SIGTERM), ("relay", signal.SIGTERM)]
+    step = (LAST_STRIKE - FIRST_STRIKE) / (len(blows) - 1)
+    return [Strike(FIRST_STRIKE + i * step, victim, blow) for i, (victim, blow) in enumerate(blows)]
+
+
+class Demo:
+    """One run in one folder. Whatever happens, no process is left behind."""
+
+    def __init__(self, plan: Plan, folder: Path, console: Console) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._story = (folder / "story.jsonl").open("w", encoding="utf-8")
+        self._screen = Screen(console, plan.orders)
+        self._began = time.monotonic()
+        self._environment = {
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "YEONDONG_LEASE_SECONDS": str(plan.lease_seconds),
+        }
+        self._app = f"{plan.app}:app"
+        self._outside = self._program(
+            "outside", "-m", "examples.shop.outside", "--ledger", "ledger.jsonl", "--address", "address.txt"
+        )
+        self._programs = {
+            "relay": self._program("relay", *YEONDONG, "relay", self._app),
+            "worker": self._program("worker", *YEONDONG, "run", self._app, "--no-relay"),
+        }
+        self._customers = [self._customer(number) for number in range(1, plan.customers + 1)]
+        self._crowd = Crowd(self._customers, folder, plan.crowd)
+        self._under_way = 0
+
+    def run(self) -> None:
+        """Tell the story; what goes wrong in it is part of it."""
+        self._note("planned", **asdict(self._plan), crowd=self._plan.crowd)
+        try:
+            with self._screen:
+                self._open()
+                self._sell()
+                self._repair()
+                self._close()
+        except Hung as hung:
+            self._tell(f"[red]hung: {hung}[/]", "hung", reason=str(hung))
+        finally:
+            for program in (*self._customers, *self._programs.values(), self._outside):
+                if program.alive:
+                    program.kill()
+            self._note("ended", most_under_way=self._under_way)
+            self._story.close()
+
+    # --- the story ----------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        _make_tables(self._folder / "shop.db", self._plan)
+        self._outside.start()
+        address = self._folder / "address.txt"
+        self._wait_for(address.exists, "the partner serves")
+        self._partner = address.read_text(encoding="ascii")
+        self._environment["SHOP_PARTNER"] = self._partner
+        for program in self._programs.values():
+            program.start()
+        self._wait_for(lambda: Evidence.is_complete(self._folder), "relay and worker have made their tables")
+        self._evidence = Evidence(self._folder)
+        self._crowd.start()
+        self._tell(f"the shop is open: {self._plan.customers} customers, one relay, one worker, one partner", "opened")
+
+    def _sell(self) -> None:
+        outage_to_come = self._plan.outage_seconds > 0
+        for strike in strikes(self._plan.kills):
+            if outage_to_come and strike.at > OUTAGE_AT:
+                self._send_partner_away()
+                outage_to_come = False
+            self._strike(strike)
+
+    def _strike(self, strike: Strike) -> None:
+        program = self._programs[strike.victim]
+        self._until(lambda now: now.done >= self._orders_at(strike.at), f"{strike.at:.0%} of the orders are through")
+        if strike.blow is signal.SIGKILL:
+            self._catch(strike.victim)
+            struck = time.monotonic()
+            self._kill(strike.victim)
+        else:
+            struck = time.monotonic()
+            self._stop(strike.victim)
+        after = self._evidence.progress()
+        program.start()
+        self._until(lambda now: _has_moved(strike.victim, after, now), f"the {strike.victim} works again")
+        seconds = time.monotonic() - struck
+        self._tell(f"  the {strike.victim} works again after {seconds:.1f} s", "recovered",
+                   victim=strike.victim, blow=strike.blow.name, seconds=seconds)  # fmt: skip
+
+    def _catch(self, victim: str) -> None:
+        """Freeze a program between an effect and its note, where a kill hurts most; or anywhere, if that takes long."""
+        program = self._programs[victim]
+        give_up = time.monotonic() + AIM_SECONDS
+
+        def caught(now: Progress) -> bool:
+            late = time.monotonic() > give_up or now.done >= self._orders_at(NO_MORE_STRIKES)
+            if not late and not self._in_between(victim):
+                return False
+            program.freeze()
+            if late or self._in_between(victim):
+                return True
+            program.thaw()
+            return False
+
+        self._until(caught, f"the {victim} is at work")
+
+    def _kill(self, victim: str) -> None:
+        program = self._programs[victim]
+        peak = program.peak_bytes()
+        share = self._evidence.progress().done / self._plan.orders
+        program.kill()
+        left = self._in_between(victim)
+        self._tell(f"[red]killed the {victim}[/] at {share:.0%} of the orders, {left} messages in its hands", "killed",
+                   victim=victim, share=share, left=left, peak_bytes=peak)  # fmt: skip
+
+    def _stop(self, victim: str) -> None:
+        program = self._programs[victim]
+        peak = program.peak_bytes()
+        code, seconds = program.stop(STOP_SECONDS)
+        left = self._in_between(victim)
+        self._tell(f"stopped the {victim} with SIGTERM: exit code {code} after {seconds:.1f} s", "stopped",
+                   victim=victim, code=code, seconds=seconds, left=left, peak_bytes=peak)  # fmt: skip
+
+    def _send_partner_away(self) -> None:
+        self._until(lambda now: now.done >= self._orders_at(OUTAGE_AT), f"{OUTAGE_AT:.0%} of the orders are through")
+        seconds = self._plan.outage_seconds
+        _post(self._partner, "/outage", {"seconds": seconds})
+        back = time.monotonic() + seconds
+        self._tell(f"[yellow]the partner is away[/] for {seconds:g} s", "outage", seconds=seconds)
+        before = self._until(lambda _: time.monotonic() >= back, "the partner is back")
+        self._until(lambda now: now.granted > before.granted, "points are granted again")
+        waited = time.monotonic() - back
+        failed = self._evidence.failed()
+        self._tell(f"  points are granted again {waited:.1f} s after it came back", "recovered",
+                   victim="partner", blow="outage", seconds=waited, failed=failed)  # fmt: skip
+
+    def _repair(self) -> None:
+        self._until(lambda _: self._crowd.gone, "all orders are placed")
+        placed = self._evidence.progress().placed
+        self._until(
+            lambda now: (
+                now.done >= placed and now.indexed + self._evidence.held() >= placed and self._evidence.failed() > 0
+            ),
+            "every order is through, or waits for a person",
+        )
+        self._look_at_status()
+        failures = json.loads(self._yeondong("failures", "list", self._app, "--json"))["failures"]
+        for failure in failures:
+            error = failure["error"].partition("\n")[0]
+            self._tell(f"[yellow]{failure['flow']} failed[/], {failure['behind']} messages wait behind it: {error}",
+                       "failure", **failure)  # fmt: skip
+        with sqlite3.connect(self._folder / "shop.db", timeout=10) as shop:
+            shop.execute("update products set title = 'Mystery box' where id = ?", (UNTITLED,))
+        shop.close()
+        for failure in failures:
+            self._yeondong("failures", "retry", self._app, failure["id"], "--yes")
+        self._tell("a person gave the product its title and retried the failure", "retried")
+        self._until(lambda now: now.indexed >= placed and not self._evidence.held(), "the repaired order is indexed")
+        self._until(lambda _: not self._evidence.unsettled(), "everything is noted as done")
+
+    def _close(self) -> None:
+        self._look_at_status()
+        for victim in self._programs:
+            self._stop(victim)
+        code, _ = self._outside.stop(STOP_SECONDS)
+        self._note("partner stopped", code=code)
+
+    # --- waiting ------------------------------------------------------------------------------------------------------
+
+    def _until(self, condition: Callable[[Progress], bool], what: str) -> Progress:
+        """Let customers in until the condition holds. Raises ``Hung`` at the deadline."""
+        while True:
+            now = self._evidence.progress()
+            self._crowd.admit(now)
+            self._screen.show(now)
+            self._under_way = max(self._under_way, now.placed - now.done)
+            if condition(now):
+                return now
+            self._look_again(what)
+
+    def _wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        while not condition():
+            self._look_again(what)
+
+    def _look_again(self, what: str) -> None:
+        for program in (self._outside, *self._programs.values()):
+            if program.ended:
+                raise Hung(f"the {program.name} ended by itself, see {program.name}.log; waiting until {what}")
+        if time.monotonic() - self._began > self._plan.deadline_seconds:
+            raise Hung(f"after {self._plan.deadline_seconds:g} s still waiting until {what}")
+        time.sleep(LOOK_SECONDS)
+
+    def _orders_at(self, share: float) -> int:
+        return int(self._plan.orders * share)
+
+    def _in_between(self, victim: str) -> int:
+        """Count what has had its effect and is not noted yet: a kill now makes these come twice."""
+        if victim == "relay":
+            return self._evidence.sent_but_not_marked()
+        return self._evidence.handled_but_not_settled()
+
+    # --- programs -----------------------------------------------------------------------------------------------------
+
+    def _program(self, name: str, *arguments: str) -> Program:
+        return Program(name, (sys.executable, *arguments), self._folder, self._environment)
+
+    def _customer(self, number: int) -> Program:
+        plan = self._plan
+        share = plan.orders // plan.customers + (number <= plan.orders % plan.customers)
+        options = {"customer": number, "orders": share, "members": plan.members, "seed": plan.seed, "shop": plan.app}
+        spelled = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        return self._program(f"customer-{number}", "-m", "examples.shop.customers", *spelled)
+
+    def _yeondong(self, *words: str) -> str:
+        """Run the command line as a person would; return what it printed."""
+        ran = subprocess.run(
+            (sys.executable, *YEONDONG, *words),
+            cwd=self._folder,
+            env={**os.environ, **self._environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        self._note("command", words=words, code=ran.returncode, error=ran.stderr)
+        return ran.stdout
+
+    def _look_at_status(self) -> None:
+        status = json.loads(self._yeondong("status", self._app, "--json"))
+        self._note("status", exit=status["exit"], flows=status["flows"], held_in_table=self._evidence.held())
+
+    # --- telling ------------------------------------------------------------------------------------------------------
+
+    def _tell(self, sentence: str, what: str, **facts: Any) -> None:
+        self._screen.say(sentence)
+        self._note(what, **facts)
+
+    def _note(self, what: str, **facts: Any) -> None:
+        line = {"at": time.time(), "seconds_in": time.monotonic() - self._began, "what": what, **facts}
+        self._story.write(json.dumps(line) + "\n")
+        self._story.flush()
+
+
+def _has_moved(victim: str, before: Progress, now: Progress) -> bool:
+    if victim == "relay":
+        return now.sent > before.sent
+    # Not what is granted: the partner still answers a call of the worker that is dead.
+    return now.indexed > before.indexed and now.counted > before.counted
+
+
+def _make_tables(path: Path, plan: Plan) -> None:
+    with sqlite3.connect(path) as shop:
+        shop.executescript((HERE / "tables.sql").read_text(encoding="utf-8"))
+        shop.executemany("insert into members (id) values (?)", ((id,) for id in range(1, plan.members + 1)))
+        titles = {product: product.replace("-", " ").capitalize() for product in PRODUCTS}
+        stocks = {**dict.fromkeys((*PRODUCTS, UNTITLED), plan.orders), SOLD_OUT: 0}
+        shop.executemany(
+            "insert into products values (?, ?, ?)", ((id, titles.get(id), stock) for id, stock in stocks.items())
+        )
+    shop.close()
+
+
+def _post(address: str, path: str, content: dict[str, Any]) -> None:
+    partner = http.client.HTTPConnection(address, timeout=5)
+    try:
+        partner.request("POST", path, json.dumps(content))
+        if partner.getresponse().status != HTTPStatus.OK:
+            raise RuntimeError(f"the partner at {address} refused {path}")
+    finally:
+        partner.close()
