@@ -96,6 +96,9 @@ class Broker(Protocol):
         offset, or a broker without ``Traits.replay``.
         """
 
+    def repeats(self, channel: str, group: str, start: str) -> int:
+        """Count what ``rewind`` would repeat, and change nothing. Raises as ``rewind`` does."""
+
     def sweep(self) -> int:
         """Delete what the retention no longer keeps; return how many messages."""
 

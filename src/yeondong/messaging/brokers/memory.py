@@ -411,6 +411,9 @@ class MemoryBroker:
             "settled; use a broker that keeps a log, e.g. sqlite"
         )
 
+    def repeats(self, channel: str, group: str, start: str) -> int:
+        return self.rewind(channel, group, start)
+
     def sweep(self) -> int:
         """Nothing to do: what every group has settled went at once."""
         return 0

@@ -203,7 +203,9 @@ class GroupSuite:
     def test_a_replay_from_the_start_repeats_everything(self, scene: Scene) -> None:
         self._settled(scene, 5)
 
+        assert scene.other().repeats("orders", "search", "start") == 5
         assert scene.other().rewind("orders", "search", "start") == 5
+        assert scene.other().repeats("orders", "search", "start") == 0
 
         assert ids(scene.drain(scene.opened(), 5)) == ids(messages(5))
 

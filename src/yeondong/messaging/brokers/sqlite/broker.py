@@ -88,6 +88,10 @@ class SqliteBroker:
         self._wake_all()
         return repeated
 
+    def repeats(self, channel: str, group: str, start: str) -> int:
+        with linked(self.address, durable=False) as link:
+            return groups.repeats(link, channel, group, start)
+
     def sweep(self) -> int:
         with linked(self.address, durable=False) as link:
             return sweep_age(link, self._clock.now(), self._retention.age) + sweep_size(link, self._retention)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
+from yeondong.connections.sqlite import Connection
 from yeondong.core.broker import GroupLag, Receiver, Since, refuse_second_receivers
 from yeondong.core.message import Kind
 from yeondong.errors import DeclarationError, UnknownName
@@ -82,19 +83,36 @@ def forget(link: Link, channel: str, group: str) -> bool:
 
 
 def rewind(link: Link, channel: str, group: str, start: str) -> int:
-    stored_at = 0 if start == "start" else _time(start)
+    stored_at = _stored_at(start)
     with link.transaction(f"broker: rewind {channel}/{group}") as connection:
-        row = connection.execute(POSITION, (channel, group)).fetchone()
-        if row is None:
-            names = [f"{known}/{name}" for known, name in connection.execute(NAMES)]
-            raise UnknownName("group", f"{channel}/{group}", names)
-        (first,) = connection.execute(FIRST, (channel, stored_at)).fetchone()
-        (position,) = row
-        if first is None or first > position:
-            return 0
-        connection.execute(REWIND, (first - 1, channel, group))
-        repeated: int = connection.execute(REPEATED, (channel, first - 1, position)).fetchone()[0]
+        before, repeated = _back(connection, channel, group, stored_at)
+        if repeated:
+            connection.execute(REWIND, (before, channel, group))
         return repeated
+
+
+def repeats(link: Link, channel: str, group: str, start: str) -> int:
+    stored_at = _stored_at(start)
+    with link.translating():
+        return _back(link.connection, channel, group, stored_at)[1]
+
+
+def _back(connection: Connection, channel: str, group: str, stored_at: int) -> tuple[int, int]:
+    """Return the position before the first message of that time, and how many of the group's lie behind it."""
+    row = connection.execute(POSITION, (channel, group)).fetchone()
+    if row is None:
+        names = [f"{known}/{name}" for known, name in connection.execute(NAMES)]
+        raise UnknownName("group", f"{channel}/{group}", names)
+    (first,) = connection.execute(FIRST, (channel, stored_at)).fetchone()
+    (position,) = row
+    if first is None or first > position:
+        return position, 0
+    repeated: int = connection.execute(REPEATED, (channel, first - 1, position)).fetchone()[0]
+    return first - 1, repeated
+
+
+def _stored_at(start: str) -> int:
+    return 0 if start == "start" else _time(start)
 
 
 def _time(text: str) -> int:
