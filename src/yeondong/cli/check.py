@@ -14,7 +14,7 @@ from yeondong.cli.exits import Exit
 from yeondong.cli.flows import describe
 from yeondong.cli.loading import Chosen
 from yeondong.cli.observed import flow_names
-from yeondong.cli.printing import cells, columns, print_json, print_table, say
+from yeondong.cli.printing import cells, columns, print_json, say, show
 from yeondong.cli.wording import plain
 from yeondong.core.broker import Receiver, refuse_second_receivers
 from yeondong.errors import ConnectionLost, ReceiverError, StoreError
@@ -91,13 +91,13 @@ def _print(app: Yeondong, settings: list[dict[str, Any]], flows: list[dict[str, 
     table = columns("setting", "value", "set in")
     for setting in settings:
         table.add_row(*cells(setting["name"], _shown(setting["value"]), setting["source"]))
-    print_table(table)
+    show(table)
     say()
     table = columns("flow", "does")
     for flow in flows:
         table.add_row(*cells(flow["flow"], flow["does"]))
     if flows:
-        print_table(table)
+        show(table)
     else:
         say(f"{app.name} declares no flows")
     say()

@@ -158,11 +158,11 @@ def _actions(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _lines(found: Sequence[Failure], now: Any) -> Iterator[str]:
     """Give two lines for each failure: what and where, then its error."""
-    rows = [("id", "since", "flow", "type", "key", "attempts", "behind")]
+    rows = [("id", "failed", "flow", "type", "key", "attempts", "behind")]
     rows += [
         (
             failure.id,
-            span(seconds_since(failure.failed_at, now) or 0),
+            f"{span(seconds_since(failure.failed_at, now) or 0)} ago",
             plain(failure.flow),
             plain(failure.message.type),
             "-" if failure.message.key is None else plain(failure.message.key),
@@ -187,7 +187,7 @@ def _told(id: str, failure: Failure | None, history: Sequence[Mapping[str, Any]]
     message = failure.message
     yield f"{failure.id}  {plain(message.type)}  in {plain(failure.flow)}"
     yield f"  failed    {moment(failure.failed_at)}, after {counted(failure.attempts, 'attempt')}"
-    yield f"  message   {plain(message.id)}, a {message.kind} on channel {plain(message.channel)}"
+    yield f"  message   {plain(message.id)}, {message.kind} on channel {plain(message.channel)}"
     yield f"  key       {'none' if message.key is None else plain(message.key)}"
     yield f"  behind    {_behind(failure)}"
     if message.occurred_at is not None:

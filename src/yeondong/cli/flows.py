@@ -12,7 +12,7 @@ from yeondong.cli.command import AppCommand, by_option, json_option
 from yeondong.cli.exits import Exit
 from yeondong.cli.loading import Chosen, open_session
 from yeondong.cli.observed import flow_names, is_alive, state_of
-from yeondong.cli.printing import cells, columns, print_json, print_table, say, state
+from yeondong.cli.printing import cells, columns, print_json, say, show, state
 from yeondong.cli.wording import one_line, plain
 from yeondong.core.store import RELAY, Session, WorkerReport
 from yeondong.errors import UnknownName
@@ -47,10 +47,11 @@ def list_(chosen: Chosen, *, as_json: bool) -> Exit:
     if as_json:
         print_json(rows)
         return Exit.OK
-    table = columns("flow", "does", "state", "why")
+    table = columns("flow", "state", "does")
     for row in rows:
-        table.add_row(*cells(row["flow"], row["does"], state(row["state"]), one_line(row["reason"] or "")))
-    print_table(table)
+        why = f"\n{one_line(row['reason'])}" if row["reason"] else ""
+        table.add_row(*cells(row["flow"], state(row["state"]), row["does"] + why))
+    show(table)
     return Exit.OK
 
 
@@ -135,7 +136,7 @@ def describe(chosen: Chosen, name: str) -> str:
     """Say what a flow does."""
     app = chosen.app
     if name == RELAY and app.relay is not None:
-        return f"sends the outbox to the broker, marked by {app.relay.marking}"
+        return f"sends the outbox, marked by {app.relay.marking}"
     subscription = app.subscriptions.get(name)
     if subscription is None:
         return "is run by a worker of another version of this app"

@@ -10,7 +10,7 @@ from yeondong.cli.command import AppCommand, json_option, yes_option
 from yeondong.cli.exits import Exit
 from yeondong.cli.loading import Chosen, open_session
 from yeondong.cli.observed import is_alive
-from yeondong.cli.printing import agreed, cells, columns, print_json, print_table, say
+from yeondong.cli.printing import agreed, cells, columns, print_json, say, show
 from yeondong.cli.wording import counted, number, plain, seconds_since, span
 from yeondong.core.broker import GroupLag
 from yeondong.errors import UnknownName
@@ -51,7 +51,7 @@ def list_(chosen: Chosen, *, as_json: bool) -> Exit:
             *cells(row["channel"], row["group"], number(row["waiting"]), oldest, number(row["dropped"]),
                    ", ".join(row["apps"]) or "none", ", ".join(row["types"]) or "none")
         )  # fmt: skip
-    print_table(table)
+    show(table)
     return Exit.OK
 
 

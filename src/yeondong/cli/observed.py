@@ -54,11 +54,11 @@ class WorkerStatus(Struct, frozen=True):
 
 
 class Finding(Struct, frozen=True):
-    """Something to know. With a ``code`` other than 0 a person is needed; ``try_`` is the command that may help."""
+    """Something to know. With a ``code`` other than 0 a person is needed; ``hint`` is the command that may help."""
 
     text: str
     code: int = Exit.OK
-    try_: str | None = None
+    hint: str | None = None
 
 
 class AppStatus(Struct, frozen=True):

@@ -8,12 +8,13 @@ from typing import Any, Final
 
 import click
 import msgspec
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from yeondong.cli.wording import plain
 
+WIDE: Final = 100
 STATE_STYLES: Final = {
     "running": "green",
     "standby": "dim",
@@ -48,22 +49,23 @@ def print_json_line(value: Any) -> None:
     click.echo(msgspec.json.encode(value))
 
 
-def print_table(table: Table) -> None:
-    """Print a table as wide as the terminal, 80 columns in a pipe."""
-    console().print(table)
+def show(*parts: RenderableType) -> None:
+    """Print tables and texts, as wide as the terminal, 80 columns in a pipe, without blanks at the ends of lines."""
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(*parts, sep="\n")
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip(), color=screen.is_terminal)
 
 
-def columns(*names: str) -> Table:
+def columns(*names: str, wide: bool | None = None) -> Table:
     """Return a table without lines. A name that ends in ``#`` heads a column of numbers."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", collapse_padding=True)
+    spacious = console().width >= WIDE if wide is None else wide
+    table = Table(box=None, pad_edge=False, padding=(0, 2 if spacious else 1, 0, 0), header_style="bold")
     for name in names:
         numbers = name.endswith("#")
         table.add_column(
-            name.rstrip("#"),
-            justify="right" if numbers else "left",
-            overflow="fold",
-            no_wrap=numbers,
-            vertical="top",
+            name.rstrip("#"), justify="right" if numbers else "left", overflow="fold", no_wrap=numbers, vertical="top"
         )
     return table
 

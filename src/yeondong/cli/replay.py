@@ -41,8 +41,9 @@ def replay(chosen: Chosen, *, flow: str, start: str, yes: bool) -> Exit:
         if lag is None:
             raise UnknownName("group at the broker", flow, [f"{g.channel}/{g.group}" for g in app.broker.groups()])
         since = "the start of the log" if start == "start" else asked
-        say(plain(f"{flow}: its handlers would run again for every message since {since}, in order"))
-        say(plain(f"  {counted(lag.waiting, 'message')} not yet handled would come after these"))
+        again = app.broker.repeats(lag.channel, lag.group, asked)
+        say(plain(f"{flow}: its handlers would run again for {counted(again, 'message')} since {since}, in order"))
+        say(plain(f"  {counted(lag.waiting, 'message')} not yet handled would come after them"))
         alive = any(
             is_alive(app, report) and flow in {f.flow for f in report.flows} for report in session.flows.workers()
         )

@@ -15,8 +15,8 @@ from yeondong.cli.command import AppCommand, json_option
 from yeondong.cli.exits import Exit
 from yeondong.cli.loading import Chosen, open_session
 from yeondong.cli.observed import AppStatus, Finding, FlowStatus, WorkerStatus, observe
-from yeondong.cli.printing import cells, columns, console, print_json, print_json_line, state
-from yeondong.cli.wording import MINUTE, counted, moment, number, one_line, plain, span
+from yeondong.cli.printing import cells, columns, console, print_json, print_json_line, show, state
+from yeondong.cli.wording import MINUTE, counted, moment, number, one_line, plain, short_span, span
 from yeondong.core.store import Session
 from yeondong.errors import ConnectionLost
 
@@ -55,7 +55,7 @@ def status(chosen: Chosen, *, as_json: bool, watch: bool, interval: float, old_m
     if as_json:
         print_json(found)
     else:
-        console().print(render(found))
+        show(render(found))
     if fail_on == "down" and found.exit == Exit.ATTENTION:
         return Exit.OK
     return Exit(found.exit)
@@ -71,7 +71,7 @@ def _watch(chosen: Chosen, old_seconds: float, interval: float, *, as_json: bool
                 if as_json:
                     print_json_line(found)
                 else:
-                    screen.print(render(found), Text())
+                    show(render(found), Text())
                 time.sleep(interval)
         with Live(console=screen, auto_refresh=False, vertical_overflow="visible") as live:
             while True:
@@ -118,9 +118,7 @@ def _broker(found: AppStatus) -> str:
 
 
 def _flows(found: AppStatus) -> Table:
-    table = columns("flow", "state", "rate/s#", "backlog#", "oldest#", "in flight#", "retrying#", "held#", "failed#")
-    for column in table.columns[5:7]:
-        column.no_wrap = False
+    table = columns("flow", "state", "rate/s#", "backlog#", "oldest#", "in\nflight#", "retrying#", "held#", "failed#")
     for flow in found.flows:
         table.add_row(
             *cells(flow.flow, state(flow.state), number(flow.rate, 1), number(flow.backlog), _oldest(flow),
@@ -130,7 +128,7 @@ def _flows(found: AppStatus) -> Table:
 
 
 def _oldest(flow: FlowStatus) -> str:
-    return "-" if flow.oldest_seconds is None else span(flow.oldest_seconds)
+    return "-" if flow.oldest_seconds is None else short_span(flow.oldest_seconds)
 
 
 def _failed(flow: FlowStatus) -> Text:
@@ -173,7 +171,7 @@ def _findings(found: AppStatus) -> list[tuple[Text, Text]]:
 
 def _finding(finding: Finding) -> Text:
     text = Text(plain(finding.text))
-    return text if finding.try_ is None else text.append(f"\n{plain(finding.try_)}", style="cyan")
+    return text if finding.hint is None else text.append(f"\n{plain(finding.hint)}", style="cyan")
 
 
 def _grid(rows: list[tuple[Text, Text]]) -> Table:

@@ -52,6 +52,18 @@ def span(seconds: float) -> str:
     return f"{whole // DAY} d {whole % DAY // HOUR} h"
 
 
+def short_span(seconds: float) -> str:
+    """Write a length of time for a narrow column.
+
+    >>> short_span(95), short_span(7500), short_span(180_000)
+    ('95s', '2h', '2d')
+    """
+    for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "m")):
+        if seconds >= 2 * unit:
+            return f"{int(seconds // unit)}{name}"
+    return f"{max(0, int(seconds))}s"
+
+
 def number(value: float | None, digits: int = 0) -> str:
     """Write a number, or a dash where it is not known.
 
