@@ -82,6 +82,11 @@ class _Assembly:
         app, settings = self._app, self._settings
         session = app.store.connect()
         by_status = outbox.marking == "status"
+        if by_status and session.positions.load(RELAY) is not None:
+            raise DeclarationError(
+                "the outbox has been marked by position so far, where every row stays WAITING: marking='status' would "
+                "send all of them again; keep marking='position'"
+            )
         source = StatusSource(app.store) if by_status else PositionSource(app.store, name=RELAY)
         plan = self._plan(RELAY, outbox.policy, source.traits, suspicious=False)
         sinks = [app.broker.sink() for _ in range(outbox.policy.get("lanes", settings.relay_lanes))]

@@ -154,6 +154,9 @@ class OutboxRows(Protocol):
     def following(self, position: int, limit: int) -> Sequence[Delivery]:
         """Return rows with an id above ``position``, in id order, whatever their status."""
 
+    def unsent(self) -> int:
+        """Return the id below the first row that is not DONE; the highest id, or 0, if there is none."""
+
     def lag(self, position: int | None) -> Lag:
         """Count what waits: WAITING rows, or, given a position, the rows above it."""
 
@@ -243,6 +246,9 @@ class Flows(Protocol):
 
     def replayed(self, flow: str) -> int:
         """Note that the request was carried out; return the new generation."""
+
+    def withdraw_replay(self, flow: str) -> None:
+        """Drop a request that cannot be carried out."""
 
     def opened(self, flow: str, owner: str) -> bool:
         """Note that ``owner`` opened the flow; return whether the last owner's end was unclean."""

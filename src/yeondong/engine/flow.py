@@ -27,7 +27,7 @@ from yeondong.engine.slots import EVERYTHING, NOTHING, Slot, Slots
 from yeondong.engine.standing import Standing
 from yeondong.engine.suspicion import Suspicion
 from yeondong.engine.waiting import Wait, Waits
-from yeondong.errors import ConnectionLost, FenceLost, HeldFull
+from yeondong.errors import ConnectionLost, DeclarationError, FenceLost, HeldFull, UnknownName
 
 log = logging.getLogger("yeondong.engine")
 
@@ -167,14 +167,24 @@ class Flow:
         return False
 
     def _replay(self, start: str) -> None:
+        """Go back, under a new generation of the inbox. A crash in between does it once more, from the same place."""
+        self._look_at = 0.0
         if self.plan.rewind is None:
-            log.warning("flow.cannot_replay flow=%r", self.name)
-        else:
+            log.error("flow.cannot_replay flow=%r reason='its source keeps nothing to go back to'", self.name)
+            self._session.flows.withdraw_replay(self.name)
+            return
+        # Opened once, so that an older owner's lease no longer counts at the source: it could move forward again.
+        self._at_source(self._source.open, self._fence, self._revoked)
+        self._source.close()
+        try:
             repeated = self.plan.rewind(start)
-            log.info("flow.replayed flow=%r start=%r messages=%d", self.name, start, repeated)
+        except (UnknownName, DeclarationError) as error:
+            log.error("flow.cannot_replay flow=%r reason=%r", self.name, str(error))  # noqa: TRY400 -- no fault of ours
+            self._session.flows.withdraw_replay(self.name)
+            return
         self._session.flows.replayed(self.name)
         self._orphans.clear()
-        self._look_at = 0.0
+        log.info("flow.replayed flow=%r start=%r messages=%d", self.name, start, repeated)
 
     # --- opening and closing ------------------------------------------------------------------------------------------
 

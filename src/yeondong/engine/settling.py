@@ -34,7 +34,8 @@ class Loans:
     """Everything that a flow has borrowed and not yet settled.
 
     ``count`` and ``bytes`` are what is on loan until the source was told: behind one delivery that takes long, a PREFIX
-    source can't be told of any number of finished ones, and they too are bounded, in memory and in what a crash repeats.
+    source can't be told of any number of finished ones, and they too are bounded, in memory and in what a crash
+    repeats.
     """
 
     def __init__(self, settles: Settles) -> None:

@@ -10,13 +10,10 @@ from typing import Final
 from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
 from yeondong.core.source import Lag
-from yeondong.core.store import OutboxRows, Session, Store
+from yeondong.core.store import Store
 from yeondong.core.traits import Order, Partitions, Settles, Traits
 from yeondong.outbox.markings.doorbell import Doorbell
 from yeondong.outbox.markings.opening import Opening, opening
-
-VISIBLE_ROWS: Final = 100
-PAGE_ROWS: Final = 100
 
 _by_id: Final = attrgetter("receipt")
 
@@ -45,7 +42,8 @@ class PositionSource:
         opened = opening(self._store, fence, self._doorbell.committed)
         try:
             saved = opened.session.positions.load(self._name)
-            self._settled = self._lent = first_position(opened.session) if saved is None else int(saved)
+            # A table that was marked by status so far: rows that were sent above the first unsent one are repeated.
+            self._settled = self._lent = opened.session.outbox.unsent() if saved is None else int(saved)
         except BaseException:
             opened.close()
             raise
@@ -95,27 +93,3 @@ class PositionSource:
         if self._opening is None:
             raise RuntimeError("the outbox's source is used before open, or after close")
         return self._opening
-
-
-def first_position(session: Session) -> int:
-    """Say where to start in a table that was marked by status so far: below every row that was not sent.
-
-    Where that cannot be told it is the start of the table: rows that were sent are repeated then, and none is lost.
-    """
-    outbox = session.outbox
-    if outbox.lag(None).waiting == 0:
-        last = _last_id(outbox)
-        # Counted again, since a row that came in meanwhile may stand below the last one.
-        if outbox.lag(None).waiting == 0:
-            return last
-    visible = outbox.waiting(VISIBLE_ROWS, ())
-    # Fewer are visible than wait if some are blocked or not yet due, which may come first, or if there are many.
-    # Counted after the look: a row that comes in between errs towards the start.
-    return visible[0].receipt - 1 if visible and len(visible) >= outbox.lag(None).waiting else 0
-
-
-def _last_id(outbox: OutboxRows) -> int:
-    last = 0
-    while page := outbox.following(last, PAGE_ROWS):
-        last = page[-1].receipt
-    return last

@@ -45,6 +45,8 @@ ON CONFLICT (flow) DO UPDATE SET replay = NULL, generation = generation + 1
 RETURNING generation
 """
 
+WITHDRAW = "UPDATE yeondong_flows SET replay = NULL WHERE flow = :flow"
+
 # An owner that opens again (after an outage) has not ended at all.
 UNCLEAN = "SELECT 1 FROM yeondong_openings WHERE flow = :flow AND owner <> :owner AND closed_at IS NULL"
 
@@ -115,6 +117,9 @@ class SqliteFlows:
         with self._link.writing(f"flow {flow}", durable=True) as connection:
             generation: int = connection.execute(REPLAYED, {"flow": flow}).fetchone()[0]
         return generation
+
+    def withdraw_replay(self, flow: str) -> None:
+        self._write(WITHDRAW, flow=flow)
 
     def opened(self, flow: str, owner: str) -> bool:
         with self._link.writing(f"flow {flow}") as connection:

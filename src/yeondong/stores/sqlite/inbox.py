@@ -54,4 +54,5 @@ class SqliteInbox:
         try:
             return connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise self._link.file.translated(error) from error
+            self._link.file.raise_outage(error)
+            raise

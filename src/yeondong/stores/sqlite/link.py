@@ -12,7 +12,7 @@ import sqlalchemy
 
 from yeondong.connections.sqlite import Connection, SqliteFile, lost, sqlite_file
 from yeondong.core.fence import Fence
-from yeondong.errors import FenceLost, YeondongError
+from yeondong.errors import ConnectionLost, FenceLost
 from yeondong.stores.sqlite.riding import riding
 
 # With six digits, as SQLAlchemy and `rows.time_text` write them, so that texts compare like times.
@@ -63,7 +63,8 @@ class Link:
         try:
             return self.connection().execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise self.failed(error) from error
+            self._fail(error)
+            raise
 
     @contextlib.contextmanager
     def writing(self, holder: str, fence: Fence | None = None, *, durable: bool = False) -> Iterator[Connection]:
@@ -80,11 +81,8 @@ class Link:
                 if fence is not None and not connection.execute(FENCE, fence_key(fence)).fetchone():
                     raise FenceLost(fence.name, fence.epoch)
                 yield connection
-        except sqlite3.Error as error:
-            raise self.failed(error) from error
-        except YeondongError as error:
-            if isinstance(error.__cause__, sqlite3.Error):
-                self.close()
+        except ConnectionLost:
+            self.close()
             raise
 
     def synchronous(self, *, durable: bool) -> Connection:
@@ -94,7 +92,8 @@ class Link:
             try:
                 connection.execute("PRAGMA synchronous=FULL" if durable else "PRAGMA synchronous=NORMAL")
             except sqlite3.Error as error:
-                raise self.failed(error) from error
+                self._fail(error)
+                raise
             self._durable = durable
         return connection
 
@@ -104,12 +103,6 @@ class Link:
             self._alchemy = (connection, riding(connection))
         return self._alchemy[1]
 
-    def failed(self, error: sqlite3.Error) -> Exception:
-        """Return what to raise for an error; after an outage the next use connects anew."""
-        if lost(error):
-            self.close()
-        return self.file.translated(error)
-
     def close(self) -> None:
         """Disconnect. Never raises; twice is harmless."""
         connection, self._connection = self._connection, None
@@ -117,6 +110,12 @@ class Link:
         if connection is not None and connection.pid == os.getpid():
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
+
+    def _fail(self, error: sqlite3.Error) -> None:
+        # After an outage the next use connects anew.
+        if lost(error):
+            self.close()
+        self.file.raise_outage(error)
 
 
 def fence_key(fence: Fence) -> tuple[str, str, int]:

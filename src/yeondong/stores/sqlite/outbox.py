@@ -67,6 +67,12 @@ UPDATE yeondong_outbox SET fail_count = :attempt - 1, due_at = {later(":after")}
 WHERE id = :id AND status = 'WAITING'
 """
 
+UNSENT = """
+SELECT coalesce(min(id) - 1, (SELECT max(id) FROM yeondong_outbox), 0) FROM (
+  SELECT min(id) AS id FROM yeondong_outbox WHERE status = 'WAITING'
+  UNION ALL SELECT min(id) FROM yeondong_outbox WHERE status = 'FAILED')
+"""
+
 # Under marking by position every row stays WAITING, so the index on these serves both.
 LAG = """
 SELECT count(*), (
@@ -123,6 +129,10 @@ class SqliteOutbox:
     def following(self, position: int, limit: int) -> Sequence[Delivery]:
         return _deliveries(self._link.read(FOLLOWING, {"position": position, "limit": limit}))
 
+    def unsent(self) -> int:
+        below: int = self._link.read(UNSENT)[0][0]
+        return below
+
     def lag(self, position: int | None) -> Lag:
         waiting, since = self._link.read(LAG, {"position": position or 0})[0]
         return Lag(waiting, time_of(since))
@@ -143,7 +153,7 @@ def _state(hold: Hold) -> dict[str, Any]:
         "attempt": hold.delivery.attempt,
         "after": hold.after_seconds,
         "error": hold.error,
-        "blocks": hold.blocks,
+        "blocks": hold.blocks and hold.delivery.message.key is not None,
     }
 
 

@@ -35,8 +35,10 @@ class SqliteStore:
         self._clock = clock or SystemClock()
 
     def prepare(self) -> str | None:
-        if not self._file_now().empty():
-            with contextlib.closing(self._file_now().look()) as connection:
+        file = self._file_now()
+        if not file.empty():
+            file.refuse_read_only()
+            with contextlib.closing(file.look()) as connection:
                 missing = self._missing(connection)
             if not missing:
                 return None
@@ -49,6 +51,8 @@ class SqliteStore:
     def add(self, tx: Any, messages: Sequence[Message]) -> None:
         connection = connection_in(tx, self.address)
         rows = [added(message) for message in messages]
+        if not rows:
+            return
         try:
             try:
                 _insert(connection, rows)
@@ -60,7 +64,8 @@ class SqliteStore:
         except sqlite3.IntegrityError as error:
             raise MessageRefused(f"the outbox has a message of this id already ({error}); give each its own") from error
         except sqlite3.Error as error:
-            raise self._file_now().translated(error) from error
+            self._file_now().raise_outage(error)
+            raise
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
         return self._file_now().watch(wake)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import Executable
 
 from yeondong.connections.sqlite import lost
-from yeondong.errors import ConnectionLost, StoreError
+from yeondong.errors import StoreError
 from yeondong.stores.sqlite.link import Link
 
 # Whoever commits or rolls back ends every savepoint, so this one tells whether the transaction is still the one begun,
@@ -44,7 +44,8 @@ class SqliteTransaction:
         except sqlite3.Error as error:
             self._broken = lost(error) is not None
             self._end()
-            raise self._file.translated(error) from error
+            self._file.raise_outage(error)
+            raise
 
     def execute(self, statement: Any, values: Any = None) -> Iterable[Any]:
         try:
@@ -56,16 +57,14 @@ class SqliteTransaction:
                 return self._connection.executemany(statement, map(_Fields, values))
             return self._connection.execute(statement, _Fields(values))
         except (sqlite3.Error, DBAPIError) as error:
-            reason = lost(error)
-            if reason is None:
-                raise
-            self._broken = True
-            raise ConnectionLost("SQLite", self._file.path, f"{reason} ({error})") from error
+            self._broken = self._broken or lost(error) is not None
+            self._file.raise_outage(error)
+            raise
 
     def current(self) -> bool:
-        if self._ended or not self._connection.in_transaction:
-            return False
         try:
+            if self._ended or not self._connection.in_transaction:
+                return False
             self._connection.execute(UNMARK)
             self._connection.execute(MARK)
         except sqlite3.Error:
@@ -84,7 +83,8 @@ class SqliteTransaction:
         except sqlite3.Error as error:
             self._broken = lost(error) is not None
             self.rollback()
-            raise self._file.translated(error) from error
+            self._file.raise_outage(error)
+            raise
         self._end()
 
     def rollback(self) -> None:

@@ -142,7 +142,7 @@ class FailureSuite:
         place.scene.session.outbox.sweep(NOW, 100, None)
         assert ids(place.due()) == ["a2"]
 
-    def test_an_edited_one_has_the_new_data_and_the_original_is_kept(self, place: Place) -> None:
+    def test_an_edited_one_has_the_new_payload_and_the_original_is_kept(self, place: Place) -> None:
         place.put(message("a1", "a", data=b"wrong"))
         failure = place.fail("a1")
 

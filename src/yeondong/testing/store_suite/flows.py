@@ -42,6 +42,14 @@ class FlowSuite:
         assert flows.replayed("another") == 1
         assert scene.rival.flows.control(FLOW) == Control(generation=2)
 
+    def test_a_replay_that_cannot_be_carried_out_is_withdrawn(self, scene: Scene) -> None:
+        flows = scene.session.flows
+        flows.ask_replay(FLOW, "start")
+        flows.withdraw_replay(FLOW)
+        flows.withdraw_replay("another")
+
+        assert scene.rival.flows.control(FLOW) == Control()
+
     def test_the_first_opening_and_one_after_a_clean_end_are_clean(self, scene: Scene) -> None:
         flows = scene.session.flows
 

@@ -154,6 +154,26 @@ class OutboxSuite:
         assert (rest.waiting, rest.since) == (1, OCCURRED_AT)
         assert (none.waiting, none.since) == (0, None)
 
+    def test_unsent_is_just_below_the_first_row_that_was_not_sent(self, scene: Scene) -> None:
+        fence = scene.lease(RELAY)
+        assert scene.session.outbox.unsent() == 0
+        scene.add(*(message(f"m{number}") for number in range(4)))
+        rows = [scene.row(f"m{number}") for number in range(4)]
+
+        scene.session.outbox.mark([rows[0].receipt, rows[2].receipt], fence)
+        assert scene.session.outbox.unsent() == rows[1].receipt - 1
+        scene.session.outbox.hold([Hold(rows[1], failed=True)], fence)
+        assert scene.session.outbox.unsent() == rows[1].receipt - 1
+        scene.session.outbox.mark([rows[3].receipt], fence)
+        assert scene.session.outbox.unsent() == rows[1].receipt - 1
+
+    def test_unsent_is_the_highest_id_when_all_was_sent(self, scene: Scene) -> None:
+        fence = scene.lease(RELAY)
+        scene.add(message("m0"), message("m1"))
+        scene.session.outbox.mark([scene.row("m0").receipt, scene.row("m1").receipt], fence)
+
+        assert scene.session.outbox.unsent() == scene.session.outbox.following(0, 10)[-1].receipt
+
     def test_a_sweep_deletes_what_was_sent_before_the_age_up_to_its_limit(self, scene: Scene) -> None:
         fence = scene.lease(RELAY)
         scene.add(*(message(f"m{number}") for number in range(5)))
