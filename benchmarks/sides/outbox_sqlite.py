@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from uuid import uuid4
 
 from benchmarks.sides.running import run, wait_for
 from yeondong import Event, Outbox, Yeondong
 from yeondong.app.assembly import make_worker
 from yeondong.app.declared import Marking
 from yeondong.core.broker import Broker
+from yeondong.core.ids import new_id
 from yeondong.core.message import Message
 from yeondong.core.sink import Refused
 from yeondong.messaging.brokers.memory import MemoryBroker, MemorySink
@@ -98,7 +98,7 @@ def fill(app: Yeondong, path: str, rows: int, size: int = BYTES) -> None:
     """Insert waiting rows, and leave nothing in the write-ahead log."""
     app.store.prepare()
     values = (
-        (str(uuid4()), f"customer-{number % KEYS:03}", payload_of(number, size), OCCURRED_AT, number % 64)
+        (new_id(), f"customer-{number % KEYS:03}", payload_of(number, size), OCCURRED_AT, number % 64)
         for number in range(rows)
     )
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -198,7 +198,7 @@ def add(transactions: int, each: int) -> Mapping[str, float]:
 def bare_add(transactions: int, each: int) -> Mapping[str, float]:
     """Insert rows that were made before."""
     rows = [
-        (str(uuid4()), f"customer-{number % KEYS:03}", payload_of(number), OCCURRED_AT, number % 64)
+        (new_id(), f"customer-{number % KEYS:03}", payload_of(number), OCCURRED_AT, number % 64)
         for number in range(transactions * each)
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +14,7 @@ from yeondong.app.publishing import Publisher
 from yeondong.core.broker import Broker, Receiver, Since
 from yeondong.core.clock import Clock, SystemClock
 from yeondong.core.delivery import Outcome
+from yeondong.core.ids import new_id
 from yeondong.core.message import Kind, Message
 from yeondong.core.store import Session, Store, Transaction
 from yeondong.errors import DeclarationError, MessageRefused, ReceiverError, UnknownChannel
@@ -71,14 +71,14 @@ class Yeondong:
         broker: str | None = None,
         *,
         clock: Clock | None = None,
-        new_id: Callable[[], str] | None = None,
+        new_id: Callable[[], str] = new_id,
     ) -> None:
         if not name or not name.isprintable() or "/" in name or name != name.strip():
             raise DeclarationError(f"{name!r} is no name for an app: use letters, digits, - and _")
         self.name = name
         self.clock: Clock = clock if clock is not None else SystemClock()
         self._in_code = {"store": store, "broker": broker}
-        self._new_id = new_id if new_id is not None else lambda: str(uuid.uuid4())
+        self._new_id = new_id
         self.subscriptions: dict[str, Subscription] = {}
         self.relay: Outbox | None = None
         self._known: dict[str, set[str]] = {}
