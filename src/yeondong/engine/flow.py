@@ -11,13 +11,12 @@ from typing import ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
-from yeondong.core.delivery import Delivery, Done, Park, Retry, Settled, Unhandled
+from yeondong.core.delivery import UNHANDLED, Delivery, Done, Park, Retry, Settled, Unhandled
 from yeondong.core.failpoint import RECEIVED, SETTLED, SETTLING
 from yeondong.core.fence import Fence
 from yeondong.core.message import order_key
 from yeondong.core.source import Source
 from yeondong.core.store import Control, FlowReport, Held, HeldReceipt, Hold, Session
-from yeondong.core.traits import Settles
 from yeondong.engine.holding import Holding
 from yeondong.engine.lane import Halt, Work
 from yeondong.engine.orphans import Orphans
@@ -27,7 +26,7 @@ from yeondong.engine.slots import EVERYTHING, NOTHING, Slot, Slots
 from yeondong.engine.standing import Standing
 from yeondong.engine.suspicion import Suspicion
 from yeondong.engine.waiting import Wait, Waits
-from yeondong.errors import ConnectionLost, DeclarationError, FenceLost, HeldFull, UnknownName
+from yeondong.errors import ConnectionLost, DeclarationError, FenceLost, UnknownName
 
 log = logging.getLogger("yeondong.engine")
 
@@ -87,12 +86,13 @@ class Flow:
         self._waits = Waits()
         self._orphans = Orphans()
         self._holding = Holding(plan.name, held, most=plan.limits.held, clock=self._clock, failpoint=self._failpoint)
-        self._suspicion = Suspicion(plan.name, session.suspects, self._failpoint)
+        self._suspicion = Suspicion(plan.name, session.suspects, self._clock, self._failpoint)
         self._standing = Standing(plan.name, self._clock, self._random)
         self._arrived: list[Delivery] = []
         self._lookups: dict[str, int] = {}
         self._opened = False
         self._fence: Fence | None = None
+        self._lost_epoch = 0
         self._control = Control()
         self._stop_reason: str | None = None
         self._look_at = 0.0
@@ -123,17 +123,19 @@ class Flow:
                 self._lose_source()
         except ConnectionLost as lost:
             self._standing.outage(str(lost))
-        except HeldFull as full:
-            self._standing.stuck(str(full))
         except FenceLost as lost:
+            self._lost_epoch = lost.epoch
             self._abandon(str(lost))
 
     def _may_act(self, now: float) -> bool:
         """Whether the flow has its lease, is in no outage, and nobody decided otherwise."""
         fence = self._fences(self.name) if self.plan.exclusive else None
+        if fence is not None and fence.epoch <= self._lost_epoch:
+            fence = None  # the keeper learns it at its next renewal
         if self.plan.exclusive and (fence is None or (self._fence is not None and fence.epoch != self._fence.epoch)):
             if self._opened:
                 self._abandon("the lease was lost")
+            self._fence = None
             self._standing.enter("standby")
             self._wait(IDLE_SECONDS)
             return False
@@ -197,13 +199,21 @@ class Flow:
         self._halt.everything = False
         self._at_source(self._source.open, self._fence, self._revoked)
         self._holding.open()
-        self._lookups = {"": self.plan.limits.in_flight} if self._source.traits.settles is Settles.EACH else {}
-        if self.plan.exclusive and self._session.flows.opened(self.name, self._owner) and self.plan.suspicious:
-            log.warning("flow.unclean_end flow=%r", self.name)
-            self._suspicion.begin(self.plan.limits.in_flight)
+        self._lookups = {}
+        if self.plan.exclusive:
+            self._look_for_unclean_end()
         self._opened = True
         self._standing.enter("running")
         return True
+
+    def _look_for_unclean_end(self) -> None:
+        self._suspicion.flush()
+        begun = self._suspicion.load() if self.plan.suspicious else {}
+        if self._session.flows.opened(self.name, self._owner) and self.plan.suspicious:
+            log.warning("flow.unclean_end flow=%r", self.name)
+            self._suspicion.begin(begun)
+        elif self._suspicion.active:
+            self._suspicion.begin(begun)
 
     def _abandon(self, reason: str) -> None:
         """Forget everything: another worker has the flow, or will. What is being handled counts for nothing."""
@@ -211,7 +221,6 @@ class Flow:
         self._halt.everything = True
         self._lose_source()
         self._holding.forget()
-        self._suspicion.forget()
         self._fence = None
         self._standing.enter("standby", reason)
 
@@ -237,7 +246,7 @@ class Flow:
         try:
             self._take_over()
             self._settle()
-        except (ConnectionLost, HeldFull) as lost:
+        except ConnectionLost as lost:
             # What could not be written is not settled either: the partitions' next owner handles it again.
             log.warning("flow.revoked_unsettled flow=%r reason=%r", self.name, str(lost))
         finally:
@@ -292,6 +301,8 @@ class Flow:
                 self._apply(slot, settled, self._without_orphans(slot, settled))
 
     def _apply(self, slot: Slot, settled: Settled, deliveries: Sequence[Delivery]) -> None:
+        if self._suspicion.active and settled.outcome != UNHANDLED:
+            self._suspicion.survived(settled.deliveries)
         match settled.outcome:
             case Done():
                 self._done(deliveries)
@@ -341,7 +352,7 @@ class Flow:
         seconds = after.total_seconds() if after is not None else backoff.seconds(delivery.attempt, self._random)
         again = replace(delivery, attempt=delivery.attempt + 1)
         if isinstance(delivery.receipt, HeldReceipt):
-            self._holding.back(delivery, Hold(again, after_seconds=seconds, error=error))
+            self._back(delivery, Hold(again, after_seconds=seconds, error=error))
             return
         now = self._clock.elapsed()
         since = self._waits.failing_since(order_key(delivery.message), now)
@@ -362,9 +373,13 @@ class Flow:
         blocks = self.plan.on_failure != "park" and delivery.message.key is not None
         hold = Hold(delivery, failed=True, blocks=blocks, error=error)
         if held:
-            self._holding.back(delivery, hold)
+            self._back(delivery, hold)
         else:
             self._holding.add(hold)
+
+    def _back(self, delivery: Delivery, hold: Hold) -> None:
+        """Put back what came out of held, and what came out behind it."""
+        self._suspicion.put_aside(self._holding.back(delivery, hold))
 
     # --- taking over and settling -------------------------------------------------------------------------------------
 
@@ -380,6 +395,8 @@ class Flow:
                 for later in wait.behind:
                     self._holding.add(Hold(later))
         put = self._holding.write(self._fence)
+        self._standing.stop_for(self._holding.full)
+        self._suspicion.put_aside(put)
         if put and self._holding.copies:
             self._loans.finish(put)
         elif put:
@@ -398,11 +415,13 @@ class Flow:
 
     def _receive(self) -> None:
         limits = self.plan.limits
-        self._slots.admit(self._holding.due(max(1, limits.in_flight // 4), self._slots.in_hand))
+        due = self._holding.due(max(1, limits.in_flight // 4), self._slots.in_hand)
+        self._suspicion.suspect(due)
+        self._slots.admit(due)
         if self._arrived:
             self._admit([])
         room = limits.in_flight - self._loans.count
-        if room <= 0 or self._loans.bytes >= limits.in_flight_bytes:
+        if room <= 0 or self._loans.bytes >= limits.in_flight_bytes or self._holding.full is not None:
             self._at_source(self._source.receive, 0, 0)
             self._wait(BUSY_SECONDS)
             return
@@ -414,8 +433,7 @@ class Flow:
         if deliveries:
             self._failpoint(RECEIVED)
             self._admit(deliveries)
-        elif self._suspicion and not self._loans.count and not self._holding.out:
-            self._suspicion.end()
+        self._suspicion.end_if_over(idle=not (deliveries or self._loans.count or self._holding.out))
 
     def _seconds_to_wait(self) -> float:
         if self._slots.results or self._slots.waiting():
@@ -441,16 +459,15 @@ class Flow:
 
         Only what could have been in flight then can be there: the first deliveries of each partition.
         """
-        prefix = self._source.traits.settles is Settles.PREFIX
         first: dict[int, Delivery] = {}
         left = dict(self._lookups)
         for delivery in deliveries:
-            partition = delivery.partition if prefix else ""
-            if left.get(partition, 0) > 0:
+            if left.get(delivery.partition, 0) > 0:
                 first[id(delivery)] = delivery
-                left[partition] -= 1
+                left[delivery.partition] -= 1
         known = self._holding.known({d.message.id for d in first.values()})
         self._lookups = {partition: number for partition, number in left.items() if number > 0}
+        self._suspicion.suspect(delivery for delivery in first.values() if delivery.message.id not in known)
         if not known:
             return deliveries
         held = {key for key, delivery in first.items() if delivery.message.id in known}
@@ -464,6 +481,8 @@ class Flow:
             return
         for wait in self._waits.due(self._clock.elapsed()) if self._waits else ():
             self._slots[wait.slot].backlog.extendleft(reversed(wait.all()))
+        if self._suspicion.active:
+            self._suspicion.flush()
         if self._suspicion:
             self._hand_out_one()
             return
@@ -519,16 +538,20 @@ class Flow:
                 return
 
     def _try_suspect(self, slot: Slot, delivery: Delivery) -> None:
+        if not self._suspicion.suspects(delivery):
+            slot.give([delivery])
+            return
         attempt = self._suspicion.attempt(delivery)
+        current = replace(delivery, attempt=min(attempt, self.plan.attempts))
+        if isinstance(delivery.receipt, HeldReceipt):
+            self._holding.exchange(delivery, current)
         if attempt > self.plan.attempts:
-            self._fail(delivery, f"the process ended {attempt - 1} times while this message was being handled")
+            self._suspicion.survived([delivery])
+            self._fail(current, f"the process ended {attempt - 1} times while this message was being handled")
         else:
-            current = replace(delivery, attempt=attempt)
+            slot.backlog.appendleft(current)
             self._suspicion.write(current)
-            if isinstance(delivery.receipt, HeldReceipt):
-                self._holding.exchange(delivery, current)
-            slot.give([current])
-        self._suspicion.passed()
+            slot.give([slot.backlog.popleft()])
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 
@@ -611,6 +634,6 @@ class Flow:
                 self._close()
             if self.at_rest and self.plan.exclusive and self._fence is not None:
                 self._session.flows.closed(self.name, self._owner)
-        except (_SourceLost, ConnectionLost, FenceLost, HeldFull) as lost:
+        except (_SourceLost, ConnectionLost, FenceLost) as lost:
             log.warning("flow.ended_unsettled flow=%r reason=%r", self.name, str(lost))
         self._source.close()

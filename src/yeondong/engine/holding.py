@@ -10,7 +10,6 @@ from yeondong.core.failpoint import HELD, HOLDING, Failpoint
 from yeondong.core.fence import Fence
 from yeondong.core.message import order_key
 from yeondong.core.store import Held, HeldReceipt, Hold
-from yeondong.errors import HeldFull
 
 LOOK_SECONDS = 1.0
 
@@ -87,9 +86,9 @@ class Holding:
             self._keys[key] = self._keys.get(key, 0) + 1
 
     def write(self, fence: Fence | None) -> list[Delivery]:
-        """Write everything, and return the deliveries that the flow may let its source forget: they are safe now.
+        """Write what there is room for, and return the deliveries that the flow may let its source forget.
 
-        Raises ``HeldFull`` if there is no room for them; what came out of held is settled even then.
+        They are safe now. What finds no room waits for what is held to be done, retried or discarded: see ``full``.
         """
         if self._done or self._again:
             self._held.settle(self._flow, self._done, self._again, fence)
@@ -98,22 +97,25 @@ class Holding:
                 self._free(order_key(delivery.message))
             self._done, self._again = [], []
             self.look_at = 0.0
-        if not self._pending:
-            return []
-        if self._count + len(self._pending) > self._most:
+        if self._pending and self._count + len(self._pending) > self._most:
             self._count = self._held.count(self._flow)
-            if self._count + len(self._pending) > self._most:
-                raise HeldFull(
-                    f"{self._count} messages are held and at most {self._most} may be; retry or discard some"
-                )
-        self._failpoint(HOLDING)
-        self._held.put(self._flow, self._pending, fence)
-        self._failpoint(HELD)
-        put = [hold.delivery for hold in self._pending]
-        self._pending = []
-        if self.copies:
-            self._count += len(put)
-        return put
+        fits = max(0, self._most - self._count)
+        holds = self._pending[:fits]
+        if holds:
+            self._failpoint(HOLDING)
+            self._held.put(self._flow, holds, fence)
+            self._failpoint(HELD)
+            self._pending = self._pending[fits:]
+            if self.copies:
+                self._count += len(holds)
+        return [hold.delivery for hold in holds]
+
+    @property
+    def full(self) -> str | None:
+        """Why nothing more can be taken over."""
+        if not self._pending or self._count < self._most:
+            return None
+        return f"{self._count} messages are held and at most {self._most} may be; retry or discard some"
 
     def _free(self, key: tuple[str, ...]) -> None:
         left = self._keys.get(key, 0) - 1
@@ -169,13 +171,14 @@ class Holding:
                 self._done.append(delivery)
         return others
 
-    def back(self, delivery: Delivery, hold: Hold) -> None:
-        """Note that a delivery that came out goes back, and take those behind it out of work."""
+    def back(self, delivery: Delivery, hold: Hold) -> list[Delivery]:
+        """Note that a delivery that came out goes back; take those behind it out of work, and return them."""
         if not self.is_out(delivery):
-            return
+            return []
         del self._out[delivery.receipt.id]
         self._again.append(hold)
         key = order_key(delivery.message)
-        for id, later in list(self._out.items()):
-            if order_key(later.message) == key:
-                del self._out[id]
+        behind = [later for later in self._out.values() if order_key(later.message) == key]
+        for later in behind:
+            del self._out[later.receipt.id]
+        return behind

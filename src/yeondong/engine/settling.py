@@ -56,9 +56,6 @@ class Loans:
         """Note what was received; return the partitions seen for the first time."""
         self.count += len(deliveries)
         self.bytes += _size(deliveries)
-        if not self._prefix:
-            self._each.update(((d.partition, d.receipt), d) for d in deliveries)
-            return []
         fresh: list[str] = []
         partition: str | None = None
         add = None
@@ -70,7 +67,10 @@ class Loans:
                     window = self._windows[partition] = Window()
                     fresh.append(partition)
                 add = window.open.append
-            add(delivery)
+            if self._prefix:
+                add(delivery)
+            else:
+                self._each[partition, delivery.receipt] = delivery
         return fresh
 
     def finish(self, deliveries: Sequence[Delivery]) -> None:

@@ -21,6 +21,7 @@ class Standing:
         self._clock = clock
         self._random = random
         self._outages = 0
+        self._stuck = False
         self.state = "standby"
         self.reason: str | None = None
         self.since = clock.now()
@@ -44,14 +45,19 @@ class Standing:
         doubled = OUTAGE_FIRST_SECONDS * 2.0**self._outages
         self._pause("paused", reason, min(OUTAGE_MOST_SECONDS, doubled) * (0.75 + 0.25 * self._random()))
 
-    def stuck(self, reason: str) -> None:
-        """Stop until a person made room, and look again every few seconds whether one did."""
-        self._pause("stopped", reason, OUTAGE_MOST_SECONDS)
+    def stop_for(self, reason: str | None) -> None:
+        """Stop for this reason, and go on once there is none."""
+        if reason is not None:
+            self.enter("stopped", reason)
+        elif self._stuck:
+            self.enter("running")
+        self._stuck = reason is not None
 
     def recovered(self) -> None:
         """Go on: something went well."""
         self._outages = 0
-        self.enter("running")
+        if not self._stuck:
+            self.enter("running")
 
     def _pause(self, state: str, reason: str, seconds: float) -> None:
         now = self._clock.elapsed()

@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
+from yeondong.core.clock import Clock
 from yeondong.core.delivery import Delivery
 from yeondong.core.failpoint import SUSPECTED, Failpoint
 from yeondong.core.store import Suspects
 
+TRUST_SECONDS = 60.0
+
 
 class Suspicion:
-    """What could have been in work when the flow's last owner ended. Off unless ``begin`` was called."""
+    """What could have been in work when the flow's last owner ended. True while some of it is still to be tried.
 
-    def __init__(self, flow: str, suspects: Suspects, failpoint: Failpoint) -> None:
+    Only what was in work at an end can be its reason, so an attempt stays written only while it is in work: else what
+    is lent again after each end would count the ends that another message made.
+    """
+
+    def __init__(self, flow: str, suspects: Suspects, clock: Clock, failpoint: Failpoint) -> None:
         self._flow = flow
-        self._suspects = suspects
+        self._store = suspects
+        self._clock = clock
         self._failpoint = failpoint
         self._begun: dict[str, int] = {}
-        self._left = 0
+        self._survived: dict[str, None] = {}
+        self._suspects: set[str] = set()
+        self._until = 0.0
+        self.active = False
 
     def __bool__(self) -> bool:
-        return self._left > 0
+        return bool(self._suspects)
 
-    def begin(self, most: int) -> None:
-        """Suspect the next deliveries, as many as can have been in flight."""
-        self._begun = dict(self._suspects.load(self._flow))
-        self._left = most
+    def load(self) -> Mapping[str, int]:
+        """Return what former owners began."""
+        return self._store.load(self._flow)
+
+    def begin(self, begun: Mapping[str, int]) -> None:
+        """Suspect, from an opening on, what is handed in by ``suspect``."""
+        self._begun = dict(begun)
+        self._survived = {}
+        self._suspects = set()
+        self._until = self._clock.elapsed() + TRUST_SECONDS
+        self.active = True
+
+    def suspect(self, deliveries: Iterable[Delivery]) -> None:
+        """Run these alone."""
+        if self.active:
+            self._suspects.update(delivery.message.id for delivery in deliveries)
+
+    def suspects(self, delivery: Delivery) -> bool:
+        return delivery.message.id in self._suspects
 
     def attempt(self, delivery: Delivery) -> int:
         """Tell which attempt this is, counting those that ended a process."""
@@ -31,20 +59,33 @@ class Suspicion:
 
     def write(self, delivery: Delivery) -> None:
         """Write that an attempt begins, before it does."""
-        self._suspects.begin(self._flow, delivery.message.id, delivery.attempt)
+        self.flush()
+        self._store.begin(self._flow, delivery.message.id, delivery.attempt)
+        self._begun[delivery.message.id] = delivery.attempt
         self._failpoint(SUSPECTED)
 
-    def passed(self) -> None:
-        """Count one message as through."""
-        self._left -= 1
-        if self._left <= 0:
-            self.end()
+    def survived(self, deliveries: Iterable[Delivery]) -> None:
+        """Note that these were tried and the process lives, or that nobody will try them now."""
+        for delivery in deliveries:
+            id = delivery.message.id
+            self._suspects.discard(id)
+            if self._begun.pop(id, 0):
+                self._survived[id] = None
 
-    def end(self) -> None:
-        """Trust what comes: everything that was in flight then has been lent again."""
-        self._suspects.clear(self._flow)
-        self._left = 0
+    def put_aside(self, deliveries: Iterable[Delivery]) -> None:
+        """Note that these are not in work any more; they are suspected again when they come back."""
+        if self.active:
+            self._suspects.difference_update(delivery.message.id for delivery in deliveries)
 
-    def forget(self) -> None:
-        """Leave it to the flow's next owner."""
-        self._left = 0
+    def flush(self) -> None:
+        """Write which attempts ended well."""
+        while self._survived:
+            id = next(iter(self._survived))
+            self._store.begin(self._flow, id, 0)
+            del self._survived[id]
+
+    def end_if_over(self, *, idle: bool) -> None:
+        """Trust what comes, once everything that was in work at the unclean end was lent again."""
+        if self.active and not self._suspects and (idle or self._clock.elapsed() >= self._until):
+            self._store.clear(self._flow)
+            self.active = False
