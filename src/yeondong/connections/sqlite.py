@@ -25,6 +25,8 @@ POLL_SECONDS = 0.05
 POLL_SOON_SECONDS = 0.02
 SOON_SECONDS = 0.1
 REOPEN_SECONDS = 1.0
+SMALLEST_PAGE = 512
+LOG_BYTES = 64 * 1024 * 1024
 WAL_RESET_FIXED = (3, 51, 3)
 
 OUTAGES = {
@@ -115,14 +117,18 @@ class SqliteFile:
         self._over = threading.Event()
 
     def empty(self) -> bool:
-        """Whether there is no file, or one without content."""
+        """Whether there is no file, or one without content. Raises ``NotADatabase``."""
         # Never open() the file itself: closing it would drop all locks that SQLite holds on it in this process.
         try:
-            return Path(self.path).stat().st_size == 0
+            size = Path(self.path).stat().st_size
         except FileNotFoundError:
             return True
         except OSError as error:
             raise ConnectionLost("SQLite", self.path, f"the file cannot be opened ({error.strerror})") from error
+        if 0 < size < SMALLEST_PAGE:
+            # SQLite would take it for an empty one, and write over somebody's note.
+            raise NotADatabase(f"{self.path} exists and is not an SQLite database ({size} bytes); name another file")
+        return size == 0
 
     def look(self) -> Connection:
         """Open an existing file for reading only; changes nothing, whatever the file is."""
@@ -134,18 +140,29 @@ class SqliteFile:
             raise self.opening_error(error) from error
         return connection
 
+    def refuse_read_only(self) -> None:
+        """Raise ``ReadOnlyStore`` if this user may not write the file, or not in its folder."""
+        path = Path(self.path)
+        # SQLite opens a read-only file without a word and fails at the first write; the folder takes the log beside it.
+        for place in (path, path.parent):
+            if place.exists() and not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+                raise ReadOnlyStore(_read_only_sentence(str(place)))
+
     def connect(self, *, durable: bool) -> Connection:
         """Open the file, made if missing, in WAL mode and without implicit transactions.
 
         A commit of a ``durable`` connection survives a power cut. Others (positions, marks, leases) may come back as
         they were a moment before, which repeats work and never breaks the file.
         """
-        self._refuse_read_only()
+        self.empty()
+        self.refuse_read_only()
         connection = self._open("mode=rwc")
         try:
             self._use_wal(connection)
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             connection.execute("PRAGMA foreign_keys=ON")
+            # Otherwise the log keeps for ever the size of the largest transaction that it ever carried.
+            connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
             if self.max_pages is not None:
                 connection.execute(f"PRAGMA max_page_count={self.max_pages:d}")
         except sqlite3.Error as error:
@@ -200,7 +217,8 @@ class SqliteFile:
                         connection.execute("ROLLBACK")
                     raise
             except sqlite3.Error as error:
-                raise self.translated(error) from error
+                self.raise_outage(error)
+                raise
 
     def long_writer(self) -> tuple[str, float] | None:
         """Name who holds the lock for more than 1 s, and for how long; or who last did so within a minute."""
@@ -233,12 +251,18 @@ class SqliteFile:
 
         return unwatch
 
-    def translated(self, error: sqlite3.Error) -> Exception:
+    def translated(self, error: BaseException) -> BaseException:
         """Return what to raise for an error of SQLite: ``ConnectionLost`` for an outage, else the error itself."""
         reason = lost(error)
         return error if reason is None else ConnectionLost("SQLite", self.path, f"{reason} ({error})")
 
-    def opening_error(self, error: sqlite3.Error) -> Exception:
+    def raise_outage(self, error: BaseException) -> None:
+        """Raise ``ConnectionLost`` if the error means an outage."""
+        translated = self.translated(error)
+        if translated is not error:
+            raise translated from error
+
+    def opening_error(self, error: sqlite3.Error) -> BaseException:
         """Return what to raise for an error while opening."""
         match primary_code(error):
             case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
@@ -264,20 +288,13 @@ class SqliteFile:
         _open_connections.add(connection)
         return connection
 
-    def _cannot_open(self, error: sqlite3.Error) -> Exception:
+    def _cannot_open(self, error: sqlite3.Error) -> BaseException:
         path = Path(self.path)
         if path.is_dir():
             return NotADatabase(f"{self.path} is a folder, not an SQLite database; name a file in it")
         if not path.parent.is_dir():
             return StoreError(f"the folder {path.parent} does not exist; make it, or name another file")
         return self.opening_error(error)
-
-    def _refuse_read_only(self) -> None:
-        path = Path(self.path)
-        # SQLite opens a read-only file without a word and fails at the first write; the folder takes the log beside it.
-        for place in (path, path.parent):
-            if place.exists() and not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-                raise ReadOnlyStore(_read_only_sentence(str(place)))
 
     def _use_wal(self, connection: Connection) -> None:
         give_up = time.monotonic() + BUSY_SECONDS
@@ -314,8 +331,7 @@ class SqliteFile:
         if writer is None or self._warned:
             return
         seconds = time.monotonic() - writer[1]
-        if seconds > LONG_SECONDS:
-            self._warned = True
+        if seconds > LONG_SECONDS and self._first_to_warn():
             _log.warning(
                 "%s has held the only write lock of %s for %.1f s; keep transactions short",
                 writer[0],
@@ -323,6 +339,12 @@ class SqliteFile:
                 seconds,
                 extra={"holder": writer[0], "file": self.path, "seconds": seconds},
             )
+
+    def _first_to_warn(self) -> bool:
+        # The watcher and the writer itself may both find out at the same moment.
+        with self._guard:
+            first, self._warned = not self._warned, True
+        return first
 
     def _watch(self, over: threading.Event) -> None:
         connection: Connection | None = None

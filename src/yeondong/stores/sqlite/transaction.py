@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -101,8 +100,7 @@ class SqliteTransaction:
         if self._ended:
             return
         self._ended = True
-        with contextlib.suppress(RuntimeError):
-            self._file.release()
+        self._file.release()
         if self._broken:
             self._link.close()
 
@@ -111,6 +109,8 @@ class SqliteTransaction:
         if values is None:
             result = connection.execute(statement)
         elif _is_many(values):
+            if not values:
+                return ()  # SQLAlchemy would insert one row of defaults
             result = connection.execute(statement, [_fields_of(each) for each in values])
         else:
             result = connection.execute(statement, _fields_of(values))

@@ -164,6 +164,13 @@ class TransactionSuite:
 
         assert self.names(effects) == ["one", "two"]
 
+    def test_a_sqlalchemy_statement_runs_once_for_each_of_a_sequence(self, effects: Scene) -> None:
+        with effects.committed() as tx:
+            tx.execute(sqlalchemy.insert(EFFECTS), (Record(1, "one"), {"id": 2, "name": "two"}))
+            tx.execute(sqlalchemy.insert(EFFECTS), [])
+
+        assert self.names(effects) == ["one", "two"]
+
     def test_sqlalchemy_statements_run_in_the_same_transaction(self, effects: Scene) -> None:
         tx = effects.session.begin("test")
         tx.execute(sqlalchemy.insert(EFFECTS), [{"id": 1, "name": "one"}, {"id": 2, "name": "two"}])

@@ -1,0 +1,974 @@
+"""What the suite cannot ask of every store: the SQLite file, its one writer, its callers' connections, fork."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy
+from sqlalchemy.orm import Session as OrmSession
+from sqlalchemy.orm import scoped_session, sessionmaker
+
+from yeondong.connections import sqlite as connections
+from yeondong.connections.sqlite import FairLock, sqlite_file
+from yeondong.core.delivery import Delivery
+from yeondong.core.message import Kind
+from yeondong.core.store import RELAY, Hold
+from yeondong.errors import (
+    ClosedConnection,
+    ConnectionLost,
+    ForeignConnection,
+    MessageRefused,
+    NotADatabase,
+    NotInTransaction,
+    ReadOnlyStore,
+    SchemaMismatch,
+    SchemaMissing,
+    StoreError,
+    TransactionError,
+)
+from yeondong.stores import tables
+from yeondong.stores.sqlite import SqliteStore
+from yeondong.stores.sqlite import outbox as statements
+from yeondong.stores.sqlite.session import SqliteSession
+from yeondong.testing.store_suite.scene import BARE, RICH, hold, ids, message
+
+PATIENCE_SECONDS = 20.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def store(path: Path) -> SqliteStore:
+    store = SqliteStore(str(path), make=True)
+    store.prepare()
+    return store
+
+
+@pytest.fixture
+def session(store: SqliteStore) -> Iterator[SqliteSession]:
+    session = store.connect()
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def caller(store: SqliteStore, path: Path) -> Iterator[sqlite3.Connection]:
+    """Give a caller's own connection, with a table of the caller's."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+        yield connection
+
+
+def rows(path: Path, statement: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def outbox(path: Path) -> list[str]:
+    return [row[0] for row in rows(path, "SELECT message_id FROM yeondong_outbox ORDER BY id")]
+
+
+def until(look: Callable[[], object]) -> None:
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    pause = threading.Event()
+    while not look():
+        assert time.monotonic() < give_up
+        pause.wait(0.005)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Lay down root's right to write everything."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_file_is_made_with_its_tables_and_its_path_is_said(path: Path) -> None:
+    made = SqliteStore(str(path)).prepare()
+
+    assert made is not None
+    assert str(path) in made
+    assert set(tables.metadata.tables) <= {name for (name,) in rows(path, "SELECT name FROM sqlite_schema")}
+    assert rows(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_the_first_use_makes_the_file(path: Path) -> None:
+    session = SqliteStore(str(path), make=True).connect()
+    assert not path.exists()
+
+    assert session.held.count("flow") == 0
+    assert path.exists()
+
+
+def test_an_empty_file_is_filled(path: Path) -> None:
+    path.touch()
+
+    assert SqliteStore(str(path)).prepare() is not None
+    assert outbox(path) == []
+
+
+def test_a_file_removed_meanwhile_is_made_again_by_whoever_opens_next(store: SqliteStore, path: Path) -> None:
+    first = store.connect().leases.take("flow", "worker", 60)
+    for file in path.parent.iterdir():
+        file.unlink()
+    second = store.connect().leases.take("flow", "another", 60)
+
+    assert first is not None
+    assert second is not None
+    assert second.epoch > first.epoch
+
+
+def test_the_database_of_another_is_left_as_it_is(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs (id)")
+    before = path.read_bytes()
+
+    with pytest.raises(SchemaMissing, match=r"store\.db has no table .* `yeondong db create`"):
+        SqliteStore(str(path)).prepare()
+    with pytest.raises(SchemaMissing):
+        SqliteStore(str(path)).connect().held.count("flow")
+
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_default_file_gets_its_tables_beside_those_of_another(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs (id)")
+
+    assert SqliteStore(str(path), make=True).prepare() is not None
+    assert outbox(path) == []
+
+
+def test_create_names_what_it_made_and_changes_nothing_that_is_there(store: SqliteStore, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE yeondong_inbox")
+        connection.execute("DROP INDEX yeondong_outbox_waiting")
+        connection.execute(
+            "INSERT INTO yeondong_leases VALUES ('flow', 'worker', 7, 1.0, '2026-01-01 00:00:00.000000')"
+        )
+        connection.commit()
+
+    assert store.check() == [
+        "table yeondong_inbox is missing",
+        "index yeondong_outbox_waiting on yeondong_outbox is missing",
+    ]
+    assert set(store.create()) == {"yeondong_inbox", "yeondong_inbox_handled_at", "yeondong_outbox_waiting"}
+    assert store.check() == []
+    assert rows(path, "SELECT epoch FROM yeondong_leases") == [(7,)]
+
+
+def test_the_printed_statements_make_the_same_tables(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in SqliteStore("elsewhere.db").statements():
+            connection.execute(statement)
+        connection.commit()
+
+    store = SqliteStore(str(path))
+    assert store.prepare() is None
+    assert store.check() == []
+
+
+@pytest.mark.parametrize("content", [b"a letter\n" * 1_000, b"x"], ids=["long", "short"])
+def test_a_file_that_is_no_database_is_left_as_it_is(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    store = SqliteStore(str(path), make=True)
+
+    for use in (store.prepare, store.create, lambda: store.connect().held.count("flow")):
+        with pytest.raises(NotADatabase, match=r"store\.db"):
+            use()
+
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_is_no_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NotADatabase, match="folder"):
+        SqliteStore(str(tmp_path), make=True).prepare()
+    with pytest.raises(StoreError, match="nowhere does not exist"):
+        SqliteStore(str(tmp_path / "nowhere" / "store.db"), make=True).prepare()
+    for name in ("", ":memory:"):
+        with pytest.raises(StoreError, match="is no file"):
+            SqliteStore(name, make=True)
+
+
+@pytest.mark.parametrize("read_only", ["file", "folder", "empty folder"])
+def test_a_read_only_place_is_said_to_be_one(read_only: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "store.db")
+        if read_only != "empty folder":
+            SqliteStore(str(path)).prepare()
+            path.chmod(0o444 if read_only == "file" else 0o666)
+        Path(folder).chmod(0o777 if read_only == "file" else 0o555)
+        before = sorted((each.name, each.read_bytes()) for each in Path(folder).iterdir())
+        store = SqliteStore(str(path), make=True)
+        with as_nobody():
+            with pytest.raises(ReadOnlyStore, match="read-only"):
+                store.prepare()
+            with pytest.raises(ReadOnlyStore, match="read-only"):
+                store.connect().held.count("flow")
+        assert sorted((each.name, each.read_bytes()) for each in Path(folder).iterdir()) == before
+
+
+@pytest.mark.parametrize(("version", "says"), [(0, "older schema 0"), (99, "newer schema 99")])
+def test_an_older_or_newer_schema_is_left_as_it_is(store: SqliteStore, path: Path, version: int, says: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE yeondong_schema SET version = ?", (version,))
+        connection.commit()
+    before = rows(path, "SELECT sql FROM sqlite_schema")
+
+    for use in (store.prepare, lambda: store.connect().held.count("flow")):
+        with pytest.raises(SchemaMismatch, match=says):
+            use()
+    assert rows(path, "SELECT sql FROM sqlite_schema") == before
+
+
+def test_other_columns_are_found_where_a_migration_made_the_tables(store: SqliteStore, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM yeondong_schema")
+        connection.commit()
+    assert store.prepare() is None
+
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP VIEW yeondong_outbox_status")
+        connection.execute("ALTER TABLE yeondong_positions DROP COLUMN saved_at")
+        connection.execute("ALTER TABLE yeondong_suspects DROP COLUMN attempt")
+        connection.execute("ALTER TABLE yeondong_suspects ADD COLUMN attempt TEXT")
+        connection.commit()
+
+    with pytest.raises(SchemaMismatch, match="saved_at is missing"):
+        store.prepare()
+    assert store.check() == [
+        "column yeondong_positions.saved_at is missing",
+        "column yeondong_suspects.attempt is TEXT, not INTEGER",
+    ]
+
+
+def test_a_full_disk_at_opening_changes_nothing_and_passes(path: Path) -> None:
+    store = SqliteStore(str(path))
+    file = sqlite_file(str(path))
+    file.max_pages = 5
+
+    with pytest.raises(ConnectionLost, match="full"):
+        store.prepare()
+
+    assert rows(path, "SELECT * FROM sqlite_schema") == []
+    file.max_pages = None
+    assert store.prepare() is not None
+
+
+# --- outages ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_loses_nothing_that_was_accepted(store: SqliteStore, path: Path) -> None:
+    file = sqlite_file(str(path))
+    file.max_pages = rows(path, "PRAGMA page_count")[0][0] + 20
+    session = store.connect()
+    accepted: list[str] = []
+
+    def add(number: int) -> None:
+        tx = session.begin("test")
+        try:
+            store.add(tx, [message(f"m{number}", data=bytes(1_000))])
+            tx.commit()
+        finally:
+            tx.rollback()
+        accepted.append(f"m{number}")
+
+    with pytest.raises(ConnectionLost, match="full"):
+        list(map(add, range(10_000)))
+
+    assert len(accepted) > 5
+    assert outbox(path) == accepted
+    file.max_pages = None
+    session.held.put("flow", [hold("m1")], None)
+    assert session.held.count("flow") == 1
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "BUSY_SECONDS", 0.1)
+
+
+def test_a_file_that_is_locked_by_another_is_an_outage_that_passes(
+    impatient: None, store: SqliteStore, session: SqliteSession, path: Path
+) -> None:
+    fence = session.leases.take(RELAY, "worker", 60)
+    assert fence is not None
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert session.held.count("flow") == 0
+        assert session.leases.take(RELAY, "standby", 60) is None, "a standby does not need the lock"
+        for write in (
+            lambda: session.held.put("flow", [hold("m1")], None),
+            lambda: session.outbox.mark([1], fence),
+            lambda: session.leases.renew(fence, 60),
+            lambda: session.begin("test"),
+        ):
+            with pytest.raises(ConnectionLost, match="locked"):
+                write()
+        other.execute("ROLLBACK")
+
+    session.held.put("flow", [hold("m1")], None)
+    assert session.held.count("flow") == 1
+
+
+def test_an_outage_within_a_handlers_statement_is_named_as_one(
+    impatient: None, store: SqliteStore, session: SqliteSession, caller: sqlite3.Connection, path: Path
+) -> None:
+    tx = session.begin("test")
+    for statement in ("INSERT INTO orders VALUES (1)", sqlalchemy.text("INSERT INTO orders VALUES (1)")):
+        tx.connection.execute("PRAGMA query_only = ON")
+        with pytest.raises(ConnectionLost, match="read-only"):
+            tx.execute(statement)
+    tx.rollback()
+
+    engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args={"timeout": 0})
+    holding = session.begin("test")
+    with engine.connect() as own, pytest.raises(sqlalchemy.exc.OperationalError) as raised:
+        own.execute(sqlalchemy.text("INSERT INTO orders VALUES (1)"))
+    holding.rollback()
+    engine.dispose()
+    assert session.lost(raised.value) == "locked by another writer"
+
+
+def test_who_waits_too_long_for_the_writer_is_told_its_name(impatient: None, store: SqliteStore) -> None:
+    slow, other = store.connect(), store.connect()
+    tx = slow.begin("grant_points")
+    failed: list[ConnectionLost] = []
+
+    def write() -> None:
+        try:
+            other.flows.pause("flow", "test")
+        except ConnectionLost as lost:
+            failed.append(lost)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    thread.join()
+    tx.rollback()
+
+    assert "grant_points" in str(failed[0])
+    slow.close()
+    other.close()
+
+
+def test_a_handler_that_writes_past_its_own_transaction_is_told_so(store: SqliteStore) -> None:
+    tx = store.connect().begin("grant_points")
+
+    with pytest.raises(StoreError, match="grant_points"):
+        store.connect().flows.pause("flow", "test")
+    tx.rollback()
+
+
+def test_a_long_writer_is_named_while_it_holds_the_lock_and_afterwards(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connections, "LONG_SECONDS", 0.1)
+    caplog.set_level(logging.WARNING, "yeondong.sqlite")
+    unwatch = store.watch(lambda: None)
+    tx = store.connect().begin("grant_points")
+
+    until(lambda: caplog.records)
+    until(store.notice)
+    tx.commit()
+    unwatch()
+
+    (record,) = caplog.records
+    assert record.__dict__["holder"] == "grant_points"
+    assert record.__dict__["seconds"] > 0.1
+    assert "grant_points held the only write lock" in (store.notice() or "")
+
+
+def test_a_long_writer_is_named_when_nobody_watches(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connections, "LONG_SECONDS", 0.0)
+    caplog.set_level(logging.WARNING, "yeondong.sqlite")
+    tx = store.connect().begin("grant_points")
+    assert store.notice() is not None
+    tx.rollback()
+
+    assert [record.__dict__["holder"] for record in caplog.records] == ["grant_points"]
+
+
+def test_short_writers_are_not_mentioned(store: SqliteStore, session: SqliteSession) -> None:
+    session.flows.pause("flow", "test")
+
+    assert store.notice() is None
+
+
+def test_the_lock_goes_to_those_who_wait_in_their_order() -> None:
+    lock = FairLock()
+    lock.acquire(1)
+    order: list[int] = []
+
+    def wait(number: int) -> None:
+        assert lock.acquire(PATIENCE_SECONDS)
+        order.append(number)
+        lock.release()
+
+    threads = [threading.Thread(target=wait, args=(number,)) for number in range(5)]
+    started: list[threading.Thread] = []
+    for thread in threads:
+        thread.start()
+        started.append(thread)
+        until(lambda: len(lock._waiting) == len(started))
+    lock.release()
+    # Whoever has just released it stands behind all who wait.
+    assert lock.acquire(PATIENCE_SECONDS)
+    order.append(99)
+    lock.release()
+    for thread in threads:
+        thread.join()
+    assert order == [0, 1, 2, 3, 4, 99]
+    assert lock.acquire(0)
+    assert not lock.acquire(0.01)
+
+
+def test_the_watcher_outlives_an_outage_and_ends_with_the_last_who_watches(path: Path) -> None:
+    woken: list[int] = []
+    file = sqlite_file(str(path))
+    unwatch = [file.watch(lambda: woken.append(1)) for _ in range(2)]
+    watcher = file._watcher
+    assert watcher is not None
+    store = SqliteStore(str(path), make=True)
+    store.prepare()  # there was no file until now
+    until(lambda: woken)
+    unwatch[0]()
+    assert watcher.is_alive()
+    unwatch[1]()
+    watcher.join(PATIENCE_SECONDS)
+    assert not watcher.is_alive()
+
+
+def test_an_idle_watcher_is_cheap(store: SqliteStore) -> None:
+    unwatch = store.watch(lambda: None)
+    pause = threading.Event()
+    before, begun = time.process_time(), time.monotonic()
+    pause.wait(1.0)
+    spent = (time.process_time() - before) / (time.monotonic() - begun)
+    unwatch()
+
+    assert spent < 0.05  # the goal is 0.01; a busy machine makes each wake-up dearer
+
+
+def test_store_and_broker_share_one_file_object_by_whatever_path(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+
+    assert sqlite_file(str(path)) is sqlite_file(str(link))
+    assert sqlite_file(str(path)) is not sqlite_file(str(tmp_path / "other.db"))
+
+
+# --- the transactions of callers --------------------------------------------------------------------------------------
+
+
+def test_add_shares_the_fate_of_the_change(store: SqliteStore, caller: sqlite3.Connection, path: Path) -> None:
+    caller.execute("INSERT INTO orders VALUES (1)")
+    store.add(caller, [RICH])
+    caller.rollback()
+    assert outbox(path) == []
+
+    store.add(caller, [message("m1")])
+    caller.execute("INSERT INTO orders VALUES (1)")
+    store.add(caller.cursor(), [message("m2"), message("m3")])
+    assert outbox(path) == []
+    caller.commit()
+    assert outbox(path) == ["m1", "m2", "m3"]
+    store.add(caller, [])
+    assert not caller.in_transaction
+
+
+def test_rows_have_the_columns_that_people_look_at(store: SqliteStore, caller: sqlite3.Connection, path: Path) -> None:
+    store.add(caller, [RICH, BARE])
+    caller.commit()
+
+    with closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        rich, bare = map(dict, connection.execute("SELECT * FROM yeondong_outbox ORDER BY id"))
+    assert (rich["status"], rich["fail_count"], rich["occurred_at"]) == ("WAITING", 0, "2026-02-03 04:05:06.789123")
+    assert (rich["message_id"], rich["message_type"], rich["channel"], rich["key"]) == (
+        "rich", "order.placed", "orders", "연동",
+    )  # fmt: skip
+    assert 0 <= rich["partition"] < 64
+    assert (bare["headers"], bare["payload"], bare["key"], bare["occurred_at"]) == (None, None, None, None)
+
+
+def test_add_makes_the_tables_within_the_callers_transaction(path: Path) -> None:
+    store = SqliteStore(str(path), make=True)
+    with closing(sqlite3.connect(path)) as caller:
+        caller.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+        store.add(caller, [message("m1")])
+        caller.rollback()
+        assert rows(path, "SELECT name FROM sqlite_schema") == [("orders",)]
+        caller.execute("INSERT INTO orders VALUES (1)")
+        store.add(caller, [message("m1"), message("m2")])
+        caller.commit()
+
+    assert outbox(path) == ["m1", "m2"]
+    assert store.prepare() is None
+
+
+def test_add_to_a_database_without_tables_says_how_to_make_them(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as caller:
+        caller.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+        with pytest.raises(SchemaMissing, match="yeondong db create"):
+            SqliteStore(str(path)).add(caller, [message("m1")])
+
+
+def test_a_message_added_twice_is_refused_and_adds_none_of_its_batch(
+    store: SqliteStore, caller: sqlite3.Connection, path: Path
+) -> None:
+    store.add(caller, [message("m1")])
+    caller.commit()
+
+    with pytest.raises(MessageRefused, match="message_id"):
+        store.add(caller, [message("m2"), message("m1")])
+    store.add(caller, [message("m3")])
+    caller.commit()
+    assert outbox(path) == ["m1", "m3"]
+
+
+def test_an_autocommit_connection_needs_a_transaction(store: SqliteStore, path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as caller:
+        with pytest.raises(NotInTransaction, match="BEGIN"):
+            store.add(caller, [message("m1")])
+        caller.execute("BEGIN")
+        store.add(caller, [message("m1"), message("m2")])
+        caller.execute("COMMIT")
+
+    assert outbox(path) == ["m1", "m2"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sqlite3 has autocommit from Python 3.12 on")
+def test_the_newer_autocommit_of_sqlite3_is_known(store: SqliteStore, path: Path) -> None:
+    with closing(sqlite3.connect(path, autocommit=True)) as caller, pytest.raises(NotInTransaction):  # type: ignore[call-overload,unused-ignore]
+        store.add(caller, [message("m1")])
+    with closing(sqlite3.connect(path, autocommit=False)) as caller:  # type: ignore[call-overload,unused-ignore]
+        store.add(caller, [message("m1")])
+        caller.commit()
+    assert outbox(path) == ["m1"]
+
+
+def test_a_closed_connection_is_said_to_be_closed(store: SqliteStore, path: Path) -> None:
+    caller = sqlite3.connect(path)
+    caller.close()
+    with pytest.raises(ClosedConnection, match="closed"):
+        store.add(caller, [message("m1")])
+    engine = sqlalchemy.create_engine(f"sqlite:///{path}")
+    connection = engine.connect()
+    connection.close()
+    with pytest.raises(ClosedConnection, match="closed"):
+        store.add(connection, [message("m1")])
+    engine.dispose()
+
+
+def test_a_connection_to_another_database_is_refused_by_both_names(store: SqliteStore, tmp_path: Path) -> None:
+    for name in (str(tmp_path / "another.db"), ":memory:"):
+        with (
+            closing(sqlite3.connect(name)) as caller,
+            pytest.raises(ForeignConnection, match=r"(another\.db|memory).*store\.db"),
+        ):
+            store.add(caller, [message("m1")])
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'another.db'}")
+    with engine.connect() as connection:
+        with pytest.raises(ForeignConnection, match=r"another\.db.*store\.db"):
+            store.add(connection, [message("m1")])
+        assert not connection.in_transaction()
+    engine.dispose()
+
+
+def test_another_drivers_connection_is_refused_by_name(store: SqliteStore) -> None:
+    fake = type("AsyncSession", (), {"__module__": "sqlalchemy.ext.asyncio.session"})()
+    with pytest.raises(ForeignConnection, match=r"AsyncSession; add_async"):
+        store.add(fake, [message("m1")])
+    with pytest.raises(ForeignConnection, match=r"SimpleNamespace.*SQLAlchemy"):
+        store.add(SimpleNamespace(), [message("m1")])
+    engine = sqlalchemy.create_engine("sqlite://")
+    with pytest.raises(NotInTransaction, match=r"engine\.begin"):
+        store.add(engine, [message("m1")])
+
+
+def test_an_attached_file_is_not_the_database_of_the_transaction(
+    store: SqliteStore, path: Path, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "another.db")) as caller:
+        caller.execute("ATTACH DATABASE ? AS yeondong", (str(path),))
+        with pytest.raises(ForeignConnection, match=r"another\.db"):
+            store.add(caller, [message("m1")])
+
+
+@pytest.fixture
+def engine(caller: sqlite3.Connection, path: Path) -> Iterator[sqlalchemy.Engine]:
+    engine = sqlalchemy.create_engine(f"sqlite:///{path}")
+    yield engine
+    engine.dispose()
+
+
+def test_add_on_a_sqlalchemy_connection(store: SqliteStore, engine: sqlalchemy.Engine, path: Path) -> None:
+    with engine.connect() as connection:
+        store.add(connection, [message("m1")])
+        connection.rollback()
+        store.add(connection, [message("m2"), message("m3")])
+        connection.execute(sqlalchemy.text("INSERT INTO orders VALUES (1)"))
+        assert outbox(path) == []
+        connection.commit()
+    with engine.begin() as connection:
+        store.add(connection, [message("m4")])
+
+    assert outbox(path) == ["m2", "m3", "m4"]
+
+
+def test_add_on_a_sqlalchemy_session(store: SqliteStore, engine: sqlalchemy.Engine, path: Path) -> None:
+    with OrmSession(engine) as session:
+        store.add(session, [message("m1")])
+        session.rollback()
+        store.add(session, [message("m2"), message("m3")])
+        assert outbox(path) == []
+        session.commit()
+    scoped = scoped_session(sessionmaker(engine))
+    store.add(scoped, [message("m4")])
+    scoped.commit()
+    scoped.remove()
+    with OrmSession() as unbound, pytest.raises(ForeignConnection, match="no single database"):
+        store.add(unbound, [message("m5")])
+
+    assert outbox(path) == ["m2", "m3", "m4"]
+
+
+def test_an_autocommit_sqlalchemy_connection_is_refused(
+    store: SqliteStore, engine: sqlalchemy.Engine, path: Path
+) -> None:
+    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with autocommit.connect() as connection, pytest.raises(NotInTransaction):
+        store.add(connection, [message("m1")])
+
+    assert outbox(path) == []
+
+
+def test_add_on_a_sqlalchemy_connection_that_begins_by_itself(
+    store: SqliteStore, engine: sqlalchemy.Engine, path: Path
+) -> None:
+    """The recipe of SQLAlchemy's documentation for proper savepoints on SQLite."""
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def _connect(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def _begin(connection: sqlalchemy.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    with engine.connect() as connection:
+        store.add(connection, [message("m1")])
+        connection.rollback()
+        store.add(connection, [message("m2")])
+        with connection.begin_nested() as nested:
+            store.add(connection, [message("m3"), message("m4")])
+            nested.rollback()
+        connection.commit()
+
+    assert outbox(path) == ["m2"]
+
+
+def test_a_cursor_in_the_wrong_thread_keeps_its_own_error(store: SqliteStore, caller: sqlite3.Connection) -> None:
+    raised: list[Exception] = []
+
+    def add() -> None:
+        try:
+            store.add(caller, [message("m1")])
+        except (sqlite3.Error, TransactionError) as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    thread.join()
+    assert isinstance(raised[0], sqlite3.ProgrammingError)
+
+
+# --- the store's own transaction --------------------------------------------------------------------------------------
+
+
+def test_values_are_stored_so_that_they_compare(session: SqliteSession, caller: sqlite3.Connection) -> None:
+    caller.execute("CREATE TABLE kinds (value)")
+    seoul = timezone(timedelta(hours=9))
+    tx = session.begin("test")
+    for value in (
+        datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC), datetime(2026, 2, 3, 13, 5, 6, 500_000, tzinfo=seoul),
+        date(2026, 2, 3), UUID(int=7), Decimal("1.50"), Kind.EVENT, None, True, b"raw",
+    ):  # fmt: skip
+        tx.execute("INSERT INTO kinds VALUES (:value)", {"value": value})
+    found = [row[0] for row in tx.execute("SELECT value FROM kinds ORDER BY rowid")]
+    tx.rollback()
+
+    assert found == [
+        "2026-02-03 04:05:06.000000", "2026-02-03 04:05:06.500000",
+        "2026-02-03", "00000000-0000-0000-0000-000000000007", "1.50", "event", None, 1, b"raw",
+    ]  # fmt: skip
+
+
+def test_a_field_that_is_not_there_is_named(session: SqliteSession, caller: sqlite3.Connection) -> None:
+    tx = session.begin("test")
+    with pytest.raises(sqlite3.ProgrammingError, match=":id"):
+        tx.execute("INSERT INTO orders VALUES (:id)", SimpleNamespace(name="no id"))
+    tx.rollback()
+
+
+def test_pydantic_models_are_objects_with_fields(session: SqliteSession, caller: sqlite3.Connection) -> None:
+    pydantic = pytest.importorskip("pydantic")
+    order = pydantic.create_model("Order", id=(int, ...))(id=7)
+    tx = session.begin("test")
+    tx.execute("INSERT INTO orders VALUES (:id)", order)
+    orders = sqlalchemy.table("orders", sqlalchemy.column("id"))
+    tx.execute(sqlalchemy.insert(orders), pydantic.create_model("Order", id=(int, ...))(id=8))
+    found = list(tx.execute("SELECT id FROM orders ORDER BY id"))
+    tx.rollback()
+
+    assert found == [(7,), (8,)]
+
+
+def test_a_handler_that_closes_the_connection_is_found_out(store: SqliteStore, session: SqliteSession) -> None:
+    tx = session.begin("test")
+    tx.connection.close()
+
+    assert not tx.current()
+    with pytest.raises(StoreError):
+        tx.commit()
+    with store.connect()._link.writing("the lock is free"):
+        pass
+    assert session.held.count("flow") == 0
+
+
+def test_an_effect_survives_a_power_cut_and_a_mark_need_not(session: SqliteSession) -> None:
+    def synchronous() -> int:
+        level: int = session._link.connection().execute("PRAGMA synchronous").fetchone()[0]
+        return level
+
+    session.begin("test").rollback()
+    assert synchronous() == 2
+    session.flows.pause("flow", "test")
+    assert synchronous() == 1
+    session.held.put("flow", [hold("m1")], None)
+    assert synchronous() == 2
+
+
+# --- leases and the clock ---------------------------------------------------------------------------------------------
+
+
+def test_a_lease_from_before_the_clock_was_set_back_is_free(session: SqliteSession, path: Path) -> None:
+    first = session.leases.take("flow", "worker", 10)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE yeondong_leases SET expires_at = strftime('%Y-%m-%d %H:%M:%f000', 'now', '+1 hour')")
+        connection.commit()
+    second = session.leases.take("flow", "another", 10)
+
+    assert first is not None
+    assert second is not None
+    assert second.epoch > first.epoch
+
+
+def test_an_epoch_rises_also_when_the_clock_was_set_back(session: SqliteSession, path: Path) -> None:
+    session.leases.take("flow", "worker", 10)
+    future = 10**15
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE yeondong_leases SET epoch = ?, expires_at = '2000-01-01'", (future,))
+        connection.commit()
+    fence = session.leases.take("flow", "another", 10)
+
+    assert fence is not None
+    assert fence.epoch == future + 1
+
+
+def test_the_given_clock_sets_the_deadline(path: Path) -> None:
+    class Clock:
+        def elapsed(self) -> float:
+            return 1_000.0
+
+        def now(self) -> datetime:
+            return datetime(2026, 1, 1, tzinfo=UTC)
+
+    fence = SqliteStore(str(path), make=True, clock=Clock()).connect().leases.take("flow", "worker", 2.5)
+
+    assert fence is not None
+    assert fence.deadline == 1_002.5
+
+
+# --- the view ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_view_tells_what_became_of_rows_marked_by_position(store: SqliteStore, session: SqliteSession) -> None:
+    fence = session.leases.take(RELAY, "worker", 60)
+    assert fence is not None
+    tx = session.begin("test")
+    store.add(tx, [message(f"m{number}", "a" if number == 1 else None) for number in range(5)])
+    tx.commit()
+    rows = session.outbox.following(0, 10)
+    session.held.put(
+        RELAY,
+        [
+            Hold(Delivery(rows[1].message, rows[1].receipt, "outbox", 5), failed=True, error="boom"),
+            Hold(Delivery(rows[2].message, rows[2].receipt, "outbox", 2), after_seconds=60, error="once"),
+        ],
+        fence,
+    )
+    session.positions.save(RELAY, str(rows[3].receipt), fence)
+
+    found = session._link.read(
+        "SELECT message_id, status, attempts, sent_before IS NOT NULL, last_error"
+        " FROM yeondong_outbox_status ORDER BY id"
+    )
+    assert found == [
+        ("m0", "DONE", 1, 1, None),
+        ("m1", "FAILED", 5, 0, "boom"),
+        ("m2", "WAITING", 1, 0, "once"),
+        ("m3", "DONE", 1, 1, None),
+        ("m4", "WAITING", 0, 0, None),
+    ]
+
+
+def test_the_view_tells_the_same_of_rows_marked_by_status(store: SqliteStore, session: SqliteSession) -> None:
+    fence = session.leases.take(RELAY, "worker", 60)
+    assert fence is not None
+    tx = session.begin("test")
+    store.add(tx, [message(f"m{number}") for number in range(3)])
+    tx.commit()
+    rows = session.outbox.waiting(10, ())
+    session.outbox.mark([rows[0].receipt], fence)
+    failed = Delivery(rows[1].message, rows[1].receipt, "outbox", 5)
+    session.outbox.hold([Hold(failed, failed=True, error="boom")], fence)
+
+    found = session._link.read(
+        "SELECT message_id, status, attempts, last_error FROM yeondong_outbox_status ORDER BY id"
+    )
+    assert found == [("m0", "DONE", 1, None), ("m1", "FAILED", 5, "boom"), ("m2", "WAITING", 0, None)]
+
+
+# --- speed that must not depend on how much there is ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        ("WAITING", "yeondong_outbox_waiting"),
+        ("WAITING_BESIDE_LOANS", "yeondong_outbox_waiting"),
+        ("WAITING_UNBLOCKED", "yeondong_outbox_blocking"),
+        ("BLOCKED", "yeondong_outbox_later"),
+        ("LAG", "yeondong_outbox_waiting"),
+    ],
+)
+def test_the_hot_statements_use_their_indexes(session: SqliteSession, statement: str, index: str) -> None:
+    values = {"limit": 1, "on_loan": "[]", "position": 0}
+    plan = session._link.read(f"EXPLAIN QUERY PLAN {getattr(statements, statement)}", values)
+
+    steps = [row[3] for row in plan]
+    assert any(index in step for step in steps), steps
+    assert not any(step.startswith("SCAN") and "INDEX" not in step and "CONSTANT" not in step for step in steps), steps
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_has_connections_of_its_own(store: SqliteStore, session: SqliteSession, path: Path) -> None:
+    session.flows.pause("flow", "parent")
+    inherited = session._link.connection()
+    file = sqlite_file(str(path))
+    child = os.fork()
+    if child == 0:
+        try:
+            session.flows.pause("child", "child")
+            fine = session._link.connection() is not inherited and sqlite_file(str(path)) is not file
+            session.close()
+            store.connect().close()
+        finally:
+            os._exit(0 if fine else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+    assert session._link.connection() is inherited
+    session.flows.pause("flow", "parent again")
+    assert session.flows.control("child").paused == "child"
+    assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_while_another_thread_writes_leaves_the_child_free(store: SqliteStore) -> None:
+    tx = store.connect().begin("parent")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            assert store.connect().flows.control("flow").paused is None
+            with sqlite_file(store.address).writing("child"):
+                code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert tx.current()
+    tx.commit()
+
+
+ADDER = """
+import sqlite3, sys
+from yeondong.stores.sqlite import SqliteStore
+from yeondong.stores.sqlite import outbox as statements
+from yeondong.testing.store_suite.scene import message
+
+path, name, count = sys.argv[1:]
+store, caller = SqliteStore(path), sqlite3.connect(path, timeout=20)
+for number in range(int(count)):
+    caller.execute("BEGIN IMMEDIATE")
+    store.add(caller, [message(f"{name}{number}", name)])
+    caller.commit()
+"""
+
+
+def test_two_processes_add_while_a_third_takes_out(store: SqliteStore, session: SqliteSession, path: Path) -> None:
+    fence = session.leases.take(RELAY, "worker", 60)
+    assert fence is not None
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    adders = [
+        subprocess.Popen([sys.executable, "-c", ADDER, str(path), name, "200"], env=environment) for name in ("a", "b")
+    ]
+    taken: list[str] = []
+
+    def take() -> bool:
+        found = session.outbox.waiting(50, ())
+        if found:
+            session.outbox.mark([delivery.receipt for delivery in found], fence)
+            taken.extend(ids(found))
+        return len(taken) == 400
+
+    until(take)
+
+    assert [process.wait() for process in adders] == [0, 0]
+    for name in ("a", "b"):
+        assert [id for id in taken if id[0] == name] == [f"{name}{number}" for number in range(200)]
