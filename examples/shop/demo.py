@@ -166,7 +166,10 @@ class Demo:
             self._stop(strike.victim)
         after = self._evidence.progress()
         program.start()
-        self._until(lambda now: _has_moved(strike.victim, after, now), f"the {strike.victim} works again")
+        self._until(
+            lambda now: _has_moved(strike.victim, after, now) or self._nothing_to_do(),
+            f"the {strike.victim} works again",
+        )
         seconds = time.monotonic() - struck
         self._tell(f"  the {strike.victim} works again after {seconds:.1f} s", "recovered",
                    victim=strike.victim, blow=strike.blow.name, seconds=seconds)  # fmt: skip
@@ -212,7 +215,7 @@ class Demo:
         back = time.monotonic() + seconds
         self._tell(f"[yellow]the partner is away[/] for {seconds:g} s", "outage", seconds=seconds)
         before = self._until(lambda _: time.monotonic() >= back, "the partner is back")
-        self._until(lambda now: now.granted > before.granted, "points are granted again")
+        self._until(lambda now: now.granted > before.granted or self._nothing_to_do(), "points are granted again")
         waited = time.monotonic() - back
         failed = self._evidence.failed()
         self._tell(f"  points are granted again {waited:.1f} s after it came back", "recovered",
@@ -283,6 +286,9 @@ class Demo:
             return self._evidence.sent_but_not_marked()
         return self._evidence.handled_but_not_settled()
 
+    def _nothing_to_do(self) -> bool:
+        return self._crowd.gone and not self._evidence.unsettled()
+
     # --- programs -----------------------------------------------------------------------------------------------------
 
     def _program(self, name: str, *arguments: str) -> Program:
@@ -337,7 +343,7 @@ def _make_tables(path: Path, plan: Plan) -> None:
     with sqlite3.connect(path) as shop:
         shop.executescript((HERE / "tables.sql").read_text(encoding="utf-8"))
         shop.executemany("insert into members (id) values (?)", ((id,) for id in range(1, plan.members + 1)))
-        titles = {product: product.replace("-", " ").capitalize() for product in PRODUCTS}
+        titles = {product: product.replace("-", " ").capitalize() for product in (*PRODUCTS, SOLD_OUT)}
         stocks = {**dict.fromkeys((*PRODUCTS, UNTITLED), plan.orders), SOLD_OUT: 0}
         shop.executemany(
             "insert into products values (?, ?, ?)", ((id, titles.get(id), stock) for id, stock in stocks.items())
