@@ -89,6 +89,7 @@ class Flow:
         self._suspicion = Suspicion(plan.name, session.suspects, self._clock, self._failpoint)
         self._standing = Standing(plan.name, self._clock, self._random)
         self._arrived: list[Delivery] = []
+        self._keys_known = False
         self._lookups: dict[str, int] = {}
         self._opened = False
         self._fence: Fence | None = None
@@ -448,7 +449,11 @@ class Flow:
         """Put new loans into the backlogs of their lanes, but for those that are held already."""
         for partition in self._loans.lend(deliveries):
             self._lookups[partition] = self.plan.limits.in_flight
+            self._keys_known = False
         self._arrived.extend(deliveries)
+        if not self._keys_known:
+            self._holding.refresh()
+            self._keys_known = True
         if self._lookups:
             self._arrived = self._not_yet_held(self._arrived)
         self._slots.admit(self._arrived)

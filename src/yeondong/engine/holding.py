@@ -54,6 +54,17 @@ class Holding:
         self._count = self._held.count(self._flow)
         self.look_at = 0.0
 
+    def refresh(self) -> None:
+        """Learn anew which keys wait: persons release some, and others come with a partition from another worker."""
+        if not self.copies:
+            return
+        keys = dict(self._held.keys(self._flow))
+        for hold in self._pending:
+            if hold.blocks:
+                key = order_key(hold.delivery.message)
+                keys[key] = keys.get(key, 0) + 1
+        self._keys = keys
+
     def forget(self) -> None:
         """Forget everything: another worker has the flow."""
         self._out.clear()
@@ -132,11 +143,12 @@ class Holding:
         if now < self.look_at:
             return []
         self.look_at = now + LOOK_SECONDS
-        if not self._pending and not self._out:
+        if self.copies:
+            self.refresh()
+        elif not self._pending:
             # Where the source keeps its own rows, a key may come free only when nothing of it is under way here.
-            still = {} if self.copies else {key: n for key, n in self._keys.items() if in_hand(key)}
-            self._keys = {**self._held.keys(self._flow), **still}
-            self._count = self._held.count(self._flow)
+            self._keys = {key: n for key, n in self._keys.items() if in_hand(key)}
+        self._count = self._held.count(self._flow)
         busy = {order_key(delivery.message) for delivery in self._out.values()}
         taken: list[Delivery] = []
         for delivery in self._held.due(self._flow, most + len(self._out)):
