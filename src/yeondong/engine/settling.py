@@ -21,12 +21,15 @@ class Window:
 
     def prefix(self) -> list[Delivery]:
         """Take out the deliveries at the front that are all settled."""
-        front: list[Delivery] = []
-        waiting, settled = self.open, self.settled
-        while waiting and waiting[0].receipt in settled:
-            delivery = waiting.popleft()
-            settled.remove(delivery.receipt)
-            front.append(delivery)
+        settled = self.settled
+        count = 0
+        for delivery in self.open:
+            if delivery.receipt not in settled:
+                break
+            count += 1
+        take = self.open.popleft
+        front = [take() for _ in range(count)]
+        settled.difference_update([delivery.receipt for delivery in front])
         return front
 
 
