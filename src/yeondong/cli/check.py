@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,10 @@ def _receiver_flaws(app: Yeondong) -> Iterator[str]:
 
 
 def _print(app: Yeondong, settings: list[dict[str, Any]], flows: list[dict[str, str]]) -> None:
+    here = f"{Path.cwd()}{os.sep}"
     table = columns("setting", "value", "set in")
     for setting in settings:
-        table.add_row(*cells(setting["name"], _shown(setting["value"]), setting["source"]))
+        table.add_row(*cells(setting["name"], _shown(setting["value"]), setting["source"].removeprefix(here)))
     show(table)
     say()
     table = columns("flow", "does")

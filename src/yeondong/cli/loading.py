@@ -35,7 +35,8 @@ def choose(spelled: str) -> Chosen:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     name, colon, path = spelled.partition(":")
-    if not all(part.isidentifier() for part in name.split(".")) or (colon and not path):
+    is_name = all(part.isidentifier() for part in name.split("."))
+    if not is_name or (colon and not path) or (name.endswith(".py") and Path(name).exists()):
         raise AppNotFound(f"{spelled!r} names no app; write module:attribute, as in {_meant(name)}:{path or ATTRIBUTE}")
     module = _import(name, folder)
     return Chosen(_attribute(module, path or ATTRIBUTE), spelled)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import time
-from queue import SimpleQueue
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
@@ -31,6 +33,7 @@ yeondong relay shop.app
 yeondong relay shop.app -q
 """
 EXITS = (Exit.OK, Exit.USAGE, Exit.UNUSABLE, Exit.STILL_AT_WORK, Exit.INTERRUPTED)
+LOOK_SECONDS = 0.2
 STOPPING = """
     SIGTERM or Ctrl-C stops safely: nothing new is taken, what is in work may finish within grace_seconds, the rest is
     given back and comes again. A second Ctrl-C ends the process at once.
@@ -98,7 +101,7 @@ def _work(chosen: Chosen, parts: Parts, quieter: int) -> Exit:
 
 
 def _end(worker: Worker) -> Exit:
-    if worker.stop():
+    if _stopped(worker):
         note("stopped: everything in work was finished or given back")
         return Exit.OK
     busy = ", ".join(flow.name for flow in worker.flows if not flow.at_rest)
@@ -108,21 +111,42 @@ def _end(worker: Worker) -> Exit:
     os._exit(Exit.STILL_AT_WORK)
 
 
+def _stopped(worker: Worker) -> bool:
+    with ThreadPoolExecutor(1, "stopping") as threads:
+        stopping = threads.submit(worker.stop)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return stopping.result(LOOK_SECONDS)
+
+
 class _Signals:
-    """The first SIGTERM or SIGINT asks for a safe stop; a second SIGINT ends the process at once."""
+    """The first SIGTERM or SIGINT asks for a safe stop; a second SIGINT ends the process at once.
+
+    Python runs signal handlers in the main thread, and only when it is not blocked: a signal that comes just before it
+    blocks would wait for the next one. So the main thread never waits for long.
+    """
 
     def __init__(self) -> None:
         # A SimpleQueue may be filled from a signal handler while this thread waits on it; an Event may deadlock.
         self._asked: SimpleQueue[int] = SimpleQueue()
-        self._interrupts = 0
         self._stopping = False
+        self._pid = os.getpid()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
 
     def wait(self) -> None:
-        self._asked.get()
+        """Wait until a stop is asked for."""
+        while True:
+            with contextlib.suppress(Empty):
+                self._asked.get(timeout=LOOK_SECONDS)
+                return
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            # A process that a handler forked has no worker to stop: it ends as it would without us.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         if number == signal.SIGINT and self._stopping:
             os.write(2, b"yeondong: ended at once; what was in work comes again\n")
             os._exit(Exit.INTERRUPTED)

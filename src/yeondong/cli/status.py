@@ -73,7 +73,7 @@ def _watch(chosen: Chosen, old_seconds: float, interval: float, *, as_json: bool
                 else:
                     show(render(found), Text())
                 time.sleep(interval)
-        with Live(console=screen, auto_refresh=False, vertical_overflow="visible") as live:
+        with Live(console=screen, auto_refresh=False) as live:
             while True:
                 live.update(_look(chosen, session, old_seconds), refresh=True)
                 time.sleep(interval)
@@ -94,15 +94,14 @@ def _look(chosen: Chosen, session: Session, old_seconds: float) -> RenderableTyp
 
 
 def render(found: AppStatus) -> Group:
-    """Lay a status out: flows, then why they stand, then workers, then what needs a person."""
+    """Lay a status out: flows, why they stand, what needs a person, and workers last: a low terminal cuts them off."""
     parts: list[RenderableType] = [_headline(found), Text(), _flows(found)]
     reasons = list(_reasons(found))
     if reasons:
         parts += [Text(), _grid(reasons)]
-    parts += [Text(), *_workers(found)]
     if found.findings:
         parts += [Text(), _grid(_findings(found))]
-    return Group(*parts)
+    return Group(*parts, Text(), *_workers(found))
 
 
 def _headline(found: AppStatus) -> Text:
