@@ -81,20 +81,18 @@ FROM yeondong_outbox WHERE status = 'WAITING' AND id > :position
 """
 
 # Only the first rows are looked at, or a sweep would read the whole table to find that nothing is old enough yet.
-SWEEP_DONE = f"""
-DELETE FROM yeondong_outbox WHERE id IN (
-  SELECT id FROM (
-    SELECT id, processed_at FROM yeondong_outbox WHERE status = 'DONE' ORDER BY id LIMIT :limit)
-  WHERE processed_at < {later("-:seconds")})
+OLD_DONE = f"""
+SELECT id FROM (SELECT id, processed_at FROM yeondong_outbox WHERE status = 'DONE' ORDER BY id LIMIT :limit)
+WHERE processed_at < {later("-:seconds")}
 """
 
 # When exactly a row was sent is not known here; it was after it occurred.
-SWEEP_BELOW = f"""
-DELETE FROM yeondong_outbox WHERE id IN (
-  SELECT id FROM (
-    SELECT id, occurred_at FROM yeondong_outbox WHERE id <= :position ORDER BY id LIMIT :limit)
-  WHERE occurred_at IS NULL OR occurred_at < {later("-:seconds")})
+OLD_BELOW = f"""
+SELECT id FROM (SELECT id, occurred_at FROM yeondong_outbox WHERE id <= :position ORDER BY id LIMIT :limit)
+WHERE occurred_at IS NULL OR occurred_at < {later("-:seconds")}
 """
+
+DELETE = "DELETE FROM yeondong_outbox WHERE id IN (SELECT value FROM json_each(:ids))"
 
 
 def added(message: Message) -> dict[str, Any]:
@@ -139,8 +137,12 @@ class SqliteOutbox:
 
     def sweep(self, older: timedelta, limit: int, position: int | None) -> int:
         values = {"seconds": older.total_seconds(), "limit": limit, "position": position}
+        # Found before the lock is taken: what is old stays old, and looking may take long where much waits.
+        old = [row[0] for row in self._link.read(OLD_DONE if position is None else OLD_BELOW, values)]
+        if not old:
+            return 0
         with self._link.writing("outbox janitor") as connection:
-            return connection.execute(SWEEP_DONE if position is None else SWEEP_BELOW, values).rowcount
+            return connection.execute(DELETE, {"ids": _array(old)}).rowcount
 
 
 def _deliveries(rows: Sequence[Any]) -> list[Delivery]:
