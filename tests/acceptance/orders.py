@@ -1,0 +1,141 @@
+"""The application that the acceptance tests run: orders, and what follows from them.
+
+Each order says which trouble it makes, so that a test decides by what it places. Effects are rows in a table without
+any uniqueness: a second effect is seen, not refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+
+from yeondong import Backoff, Command, Delivery, Event, Message, Outbox, Outcome, Park, Transaction, Yeondong
+from yeondong.app.declared import Marking
+
+ATTEMPTS = 3
+REPAIRED = Path("repaired")
+LETTERS = Path("letters")
+TABLES = """
+CREATE TABLE IF NOT EXISTS placed (customer TEXT, number INTEGER, PRIMARY KEY (customer, number));
+CREATE TABLE IF NOT EXISTS effects (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, receiver TEXT, message_id TEXT, customer TEXT, number INTEGER, attempt INTEGER,
+  pid INTEGER)
+"""
+EFFECT = """
+INSERT INTO effects (receiver, message_id, customer, number, attempt, pid)
+VALUES (:receiver, :message_id, :customer, :number, :attempt, :pid)
+"""
+RETRIES = Backoff(first=timedelta(milliseconds=50), most=timedelta(milliseconds=200))
+
+
+class OrderPlaced(Event, channel="orders", key="customer"):
+    customer: str
+    number: int
+    trouble: str = ""
+    text: str = ""
+
+
+class GrantPoints(Command, channel="points", key="customer"):
+    customer: str
+    number: int
+
+
+def make(marking: Marking = "status") -> Yeondong:
+    """Three groups of the event (holding, parking, without a transaction), and a command that follows from the first."""
+    app = Yeondong("orders")
+    outbox = app.outbox(marking=marking)
+
+    @app.subscribe(OrderPlaced, group="search", attempts=ATTEMPTS, backoff=RETRIES)
+    def index(order: OrderPlaced, delivery: Delivery, tx: Transaction) -> Outcome | None:
+        outbox.add(tx, GrantPoints(order.customer, order.number))
+        effect(tx, "search", order, delivery)
+        return trouble(order, delivery)
+
+    @app.subscribe(OrderPlaced, group="statistics", attempts=ATTEMPTS, backoff=RETRIES, on_failure="park")
+    def count(order: OrderPlaced, delivery: Delivery, tx: Transaction) -> Outcome | None:
+        effect(tx, "statistics", order, delivery)
+        return trouble(order, delivery)
+
+    @app.subscribe(OrderPlaced, group="letters")
+    def write(order: OrderPlaced, message: Message) -> None:
+        with LETTERS.open("ab", buffering=0) as letters:
+            letters.write(f"{message.id} {order.customer} {order.number}\n".encode())
+
+    @app.handle(GrantPoints)
+    def grant(points: GrantPoints, delivery: Delivery, tx: Transaction) -> None:
+        effect(tx, "points", points, delivery)
+
+    return app
+
+
+def by_position() -> Yeondong:
+    return make("position")
+
+
+def effect(tx: Transaction, receiver: str, order: OrderPlaced | GrantPoints, delivery: Delivery) -> None:
+    tx.execute(EFFECT, {
+        "receiver": receiver,
+        "message_id": delivery.message.id,
+        "customer": order.customer,
+        "number": order.number,
+        "attempt": delivery.attempt,
+        "pid": os.getpid(),
+    })  # fmt: skip
+
+
+def trouble(order: OrderPlaced, delivery: Delivery) -> Outcome | None:
+    """Do after the effect what the order says, so that a transaction has something to undo."""
+    match order.trouble:
+        case "flaky" if delivery.attempt == 1:
+            raise ValueError("not at once")
+        case "flakier" if delivery.attempt <= 2:
+            raise ValueError(f"not at attempt {delivery.attempt}")
+        case "broken" if not REPAIRED.exists():
+            raise ValueError("the warehouse knows no such product")
+        case "parked" if not REPAIRED.exists():
+            return Park("this customer is to be called first")
+        case "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "slow":
+            time.sleep(0.02)
+        case "long":
+            time.sleep(1.5)
+        case _:
+            pass
+    return None
+
+
+def prepare(app: Yeondong) -> None:
+    """Make all tables and the groups, as `run` does."""
+    app.store.prepare()
+    app.broker.prepare()
+    app.register()
+    with app.transaction() as tx:
+        for statement in TABLES.split(";"):
+            tx.execute(statement)
+
+
+def place(app: Yeondong, orders: Iterable[OrderPlaced]) -> None:
+    """Place orders in one transaction."""
+    with app.transaction() as tx:
+        add(app, tx, orders)
+
+
+def place_and_fail(app: Yeondong, orders: Iterable[OrderPlaced]) -> None:
+    """Place orders in a transaction that is rolled back."""
+    with contextlib.suppress(InterruptedError), app.transaction() as tx:
+        add(app, tx, orders)
+        raise InterruptedError
+
+
+def add(app: Yeondong, tx: Transaction, orders: Iterable[OrderPlaced]) -> None:
+    outbox = app.relay
+    assert isinstance(outbox, Outbox)
+    for order in orders:
+        tx.execute("INSERT INTO placed (customer, number) VALUES (:customer, :number)", order)
+        outbox.add(tx, order)
