@@ -89,7 +89,11 @@ class Plain:
         ends = clock() + SLICE_SECONDS
         flush = clock() + RUN_SECONDS
         for index, delivery in enumerate(deliveries):
-            if halt.covers(delivery) or (blocked and order_key(delivery.message) in blocked):
+            if blocked and order_key(delivery.message) in blocked:
+                behind.append(delivery)
+                continue
+            if halt.covers(delivery):
+                blocked.add(order_key(delivery.message))  # the halt may end before the next one of the key
                 behind.append(delivery)
                 continue
             outcome, error = self._call(delivery)
@@ -179,6 +183,7 @@ class Grouped:
         self._clock = clock
         self._most = group
         self._size = group
+        self._claimed: tuple[str, list[str]] | None = None
         self._outages: tuple[type[BaseException], ...] = (Unavailable, ConnectionLost, *dispatch.unavailable)
         self.passed_over = 0
 
@@ -192,7 +197,7 @@ class Grouped:
             for settled in self._gather(waiting, group, behind, blocked, halt):
                 blocked.update(order_key(d.message) for d in settled.deliveries if type(settled.outcome) is not Done)
                 yield settled
-            for settled in self._handle(group, blocked, behind):
+            for settled in self._handle(group, blocked, behind, lambda d: halt.covers(d) or self._clock() >= ends):
                 if type(settled.outcome) is Unhandled:
                     yield Settled(settled.outcome, [*behind, *settled.deliveries, *waiting])
                     return
@@ -211,7 +216,8 @@ class Grouped:
         """Fill ``group`` from the front of ``waiting``; settle at once what needs no handler."""
         while waiting and len(group) < self._size:
             delivery = waiting[0]
-            if halt.covers(delivery) or (blocked and order_key(delivery.message) in blocked):
+            if (blocked and order_key(delivery.message) in blocked) or halt.covers(delivery):
+                blocked.add(order_key(delivery.message))  # the halt may end before the next one of the key
                 behind.append(waiting.popleft())
                 continue
             found = self._dispatch.resolve(delivery)
@@ -232,7 +238,11 @@ class Grouped:
                 blocked.add(order_key(delivery.message))
 
     def _handle(
-        self, group: Sequence[Item], blocked: set[tuple[str, ...]], behind: list[Delivery]
+        self,
+        group: Sequence[Item],
+        blocked: set[tuple[str, ...]],
+        behind: list[Delivery],
+        too_late: Callable[[Delivery], bool],
     ) -> Iterator[Settled]:
         rest = list(group)
         while rest and rest[0].bound.transactional:
@@ -246,7 +256,9 @@ class Grouped:
             yield Settled(DONE, [item.delivery for item in rest[:handled]])
             del rest[:handled]
         for index, item in enumerate(rest):
-            if blocked and order_key(item.delivery.message) in blocked:
+            key = order_key(item.delivery.message)
+            if key in blocked or (index > 0 and too_late(item.delivery)):
+                blocked.add(key)
                 behind.append(item.delivery)
                 continue
             settled = self._alone(item) if item.bound.transactional else self._plain(item)
@@ -254,17 +266,19 @@ class Grouped:
                 yield Settled(settled.outcome, [later.delivery for later in rest[index:]])
                 return
             if type(settled.outcome) is not Done:
-                blocked.add(order_key(item.delivery.message))
+                blocked.add(key)
             yield settled
 
     def _together(self, group: Sequence[Item]) -> int:
         """Handle the front of the group in one transaction and return how many; ``_OneByOne`` if any of it fails."""
         began = self._clock()
+        self._release_claims()
         tx = self._session.begin(group[0].bound.name)
+        ids = [item.delivery.message.id for item in group]
+        new: set[str] = set()
+        handled = 0
         try:
-            ids = [item.delivery.message.id for item in group]
             new = self._session.inbox.claim(tx, self._scope.name, ids)
-            handled = 0
             for item in group:
                 handled += 1
                 if ids[handled - 1] in new:
@@ -279,6 +293,8 @@ class Grouped:
             tx.commit()
             self._failpoint(COMMITTED)
         except BaseException as error:
+            if handled and new and not tx.current():
+                self._claimed = ids[handled - 1], sorted(new)
             tx.rollback()
             if isinstance(error, _OneByOne):
                 raise
@@ -286,9 +302,31 @@ class Grouped:
         self._size = max(1, min(self._most, int(GROUP_SECONDS * handled / max(self._clock() - began, 1e-6))))
         return handled
 
+    def _release_claims(self) -> None:
+        """Take back the claims that a handler committed for those behind it in its group, which were not handled yet.
+
+        They would be taken for repeats, and be lost. Only a process that ends before this, right after a handler that
+        ended the engine's transaction, loses them still.
+        """
+        if self._claimed is None:
+            return
+        ended_by, ids = self._claimed
+        tx = self._session.begin("engine")
+        try:
+            if self._session.inbox.claim(tx, self._scope.name, [ended_by]):
+                tx.rollback()  # the handler had rolled back: nothing was claimed
+            else:
+                self._session.inbox.unclaim(tx, self._scope.name, ids)
+                tx.commit()
+        except BaseException:
+            tx.rollback()
+            raise
+        self._claimed = None
+
     def _alone(self, item: Item) -> Settled:
         delivery = item.delivery
         try:
+            self._release_claims()
             tx = self._session.begin(item.bound.name)
         except ConnectionLost as away:
             return Settled(Unhandled(outage=describe_error(away)), [delivery])
