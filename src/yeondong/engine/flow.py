@@ -637,7 +637,8 @@ class Flow:
                 self._take_over()
                 self._settle()
                 self._close()
-            if self.at_rest and self.plan.exclusive and self._fence is not None:
+            # Under suspicion it stays open: the next owner goes on to suspect.
+            if self.at_rest and self.plan.exclusive and self._fence is not None and not self._suspicion.active:
                 self._session.flows.closed(self.name, self._owner)
         except (_SourceLost, ConnectionLost, FenceLost) as lost:
             log.warning("flow.ended_unsettled flow=%r reason=%r", self.name, str(lost))
