@@ -41,7 +41,7 @@ def _demo(asked: argparse.Namespace, console: Console) -> int:
     try:
         Demo(plan, folder, console).run()
     except KeyboardInterrupt:
-        console.print("interrupted")
+        console.print(f"interrupted; everything is in {folder}", highlight=False, soft_wrap=True)
         return 130
     code = _check(folder, Least(orders=asked.orders, kills=asked.kills), console)
     if code == 0 and not asked.keep:

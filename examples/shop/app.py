@@ -6,8 +6,6 @@ the partner that keeps the members' points follow, each at its own pace:
     yeondong run examples.shop.app:app
 """
 
-from __future__ import annotations
-
 import http.client
 import os
 import sqlite3
@@ -46,8 +44,11 @@ def place_order(shop: sqlite3.Connection, order_id: str, member_id: int, product
         # What the key names is changed first: then a member's messages have the order of the member's orders.
         [(nth,)] = shop.execute("update members set orders = orders + 1 where id = ? returning orders", (member_id,))
         shop.execute("insert into orders values (?, ?, ?, ?, ?)", (order_id, member_id, nth, product_id, amount))
-        outbox.add(shop, OrderPlaced(order_id, member_id, product_id, amount))
-        outbox.add(shop, GrantPoints(order_id, member_id, points=amount // 100))
+        outbox.add(
+            shop,
+            OrderPlaced(order_id, member_id, product_id, amount),
+            GrantPoints(order_id, member_id, points=amount // 100),
+        )
         taken = shop.execute("update products set stock = stock - 1 where id = ? and stock > 0", (product_id,))
         if taken.rowcount == 0:
             raise SoldOut(product_id)  # and with the order its messages are gone too

@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,14 +101,15 @@ class Orders:
 
 def judge(folder: Path, least: Least) -> list[Finding]:
     """Count everything in the folder of one demo."""
+    checks = (_no_loss, _one_effect, _key_order, _no_phantom, _true_accounts, _recovers, _safe_stop, _bounded)
     try:
-        orders = Orders(Evidence(folder))
+        with closing(Evidence(folder)) as evidence:
+            orders = Orders(evidence)
+            findings = [finding for check in checks for finding in check(orders)]
+            findings += _enough_happened(orders, least)
+            return findings
     except sqlite3.OperationalError as error:
         return [Finding(ENOUGH, "whether the databases can be read", str(error), kept=False)]
-    checks = (_no_loss, _one_effect, _key_order, _no_phantom, _true_accounts, _recovers, _safe_stop, _bounded)
-    findings = [finding for check in checks for finding in check(orders)]
-    findings += _enough_happened(orders, least)
-    return findings
 
 
 # --- promise by promise -----------------------------------------------------------------------------------------------

@@ -197,7 +197,7 @@ class Demo:
         share = self._evidence.progress().done / self._plan.orders
         program.kill()
         left = self._in_between(victim)
-        self._tell(f"[red]killed the {victim}[/] at {share:.0%} of the orders, {left} messages in its hands", "killed",
+        self._tell(f"[red]killed the {victim}[/] at {share:.0%} of the orders, messages in its hands: {left}", "killed",
                    victim=victim, share=share, left=left, peak_bytes=peak)  # fmt: skip
 
     def _stop(self, victim: str) -> None:
@@ -234,7 +234,7 @@ class Demo:
         failures = json.loads(self._yeondong("failures", "list", self._app, "--json"))["failures"]
         for failure in failures:
             error = failure["error"].partition("\n")[0]
-            self._tell(f"[yellow]{failure['flow']} failed[/], {failure['behind']} messages wait behind it: {error}",
+            self._tell(f"[yellow]{failure['flow']} failed[/], messages behind it: {failure['behind']}; {error}",
                        "failure", **failure)  # fmt: skip
         with sqlite3.connect(self._folder / "shop.db", timeout=10) as shop:
             shop.execute("update products set title = 'Mystery box' where id = ?", (UNTITLED,))

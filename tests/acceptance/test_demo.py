@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from examples.shop.checker import Least, judge
+
 ROOT = Path(__file__).parent.parent.parent
 SHORT = ("--orders", "60", "--kills", "1", "--outage", "1", "--deadline", "60")
+LEAST = Least(orders=60, kills=1)
 
 
 def run_demo(folder: Path, *options: str, **environment: str) -> tuple[int, str]:
@@ -37,13 +42,65 @@ def broken(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.timeout(120)
-def test_every_promise_is_kept_and_the_files_are_removed(tmp_path: Path) -> None:
-    code, printed = run_demo(tmp_path / "demo")
-
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a demo that kept every promise."""
+    folder = tmp_path_factory.mktemp("kept") / "demo"
+    code, printed = run_demo(folder, "--keep")
     assert code == 0, printed
     assert "every promise was kept" in printed
-    assert not (tmp_path / "demo").exists()
+    return folder
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("change", "promise"),
+    [
+        ("delete from search_index where position = 1", "no-loss"),
+        ("update sales set orders = orders - 1 where member_id = 1", "no-loss"),
+        ("insert into search_index select 10000, order_id, member_id, title from search_index limit 1", "one-effect"),
+        ("update sales set orders = orders + 1 where member_id = 1", "one-effect"),
+        ("update sales set amount = amount + 1 where member_id = 1", "one-effect"),
+        (
+            "update search_index set position = -1 where position = (select max(position) from search_index)",
+            "key-order",
+        ),
+        ("insert into search_index values (10000, '1-0005', 1, 'Rolled back')", "no-phantom"),
+        ("update yeondong_outbox set status = 'WAITING' where id = 1", "true-accounts"),
+        ("delete from yeondong_actions", "true-accounts"),
+    ],
+)
+def test_the_checker_sees_what_was_changed_behind_its_back(
+    kept: Path, tmp_path: Path, change: str, promise: str
+) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(kept, folder)
+    assert all(finding.kept for finding in judge(folder, LEAST))
+
+    database = sqlite3.connect(folder / "shop.db")
+    with database:
+        assert database.execute(change).rowcount == 1
+    database.close()
+
+    assert {finding.promise for finding in judge(folder, LEAST) if not finding.kept} == {promise}
+
+
+@pytest.mark.timeout(120)
+def test_the_checker_sees_points_that_were_granted_twice(kept: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(kept, folder)
+    with (folder / "ledger.jsonl").open("r+", encoding="utf-8") as ledger:
+        granted = next(line for line in ledger.readlines() if json.loads(line)["what"] == "granted")
+        ledger.write(granted)
+
+    assert {finding.promise for finding in judge(folder, LEAST) if not finding.kept} == {"one-effect"}
+
+
+@pytest.mark.timeout(120)
+def test_too_little_is_no_success(kept: Path) -> None:
+    short = judge(kept, Least(orders=300, kills=3))
+
+    assert {finding.promise for finding in short if not finding.kept} == {"enough happened"}
 
 
 @pytest.mark.timeout(120)
@@ -70,3 +127,10 @@ def test_publishing_before_the_commit_breaks_no_phantom(tmp_path: Path) -> None:
     assert code == 1, printed
     assert "orders indexed that do not exist" in broken(folder)["no-phantom"], printed
     assert "one-effect" not in broken(folder), printed
+
+
+def test_the_checker_shares_no_code_with_yeondong() -> None:
+    imported = "import sys, examples.shop.checker; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    ran = subprocess.run([sys.executable, "-c", imported], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert "yeondong" not in ran.stdout.split()
