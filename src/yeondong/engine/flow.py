@@ -419,6 +419,8 @@ class Flow:
         due = self._holding.due(max(1, limits.in_flight // 4), self._slots.in_hand)
         self._suspicion.suspect(due)
         self._slots.admit(due)
+        if due:
+            self._slots.expect_held()
         if self._arrived:
             self._admit([])
         room = limits.in_flight - self._loans.count
@@ -498,13 +500,15 @@ class Flow:
     def _free(self, slot: Slot) -> list[Delivery]:
         """Empty the backlog of a lane at rest: put aside what must wait behind its key, return the rest."""
         backlog, slot.backlog = slot.backlog, deque()
-        if not (self._waits or self._holding or self._orphans):
+        if not (self._waits or self._holding or self._orphans or slot.has_held):
             return list(backlog)
+        slot.has_held = False
         free: list[Delivery] = []
         for delivery in backlog:
             if isinstance(delivery.receipt, HeldReceipt):
                 if self._holding.is_out(delivery):
                     free.append(delivery)
+                    slot.has_held = True
                 continue
             current = self._adopted(slot, delivery) if self._orphans else delivery
             if current is None:

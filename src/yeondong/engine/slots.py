@@ -28,7 +28,10 @@ EVERYTHING = Everything()
 
 @dataclass(slots=True)
 class Slot:
-    """One lane. ``orphaned`` partitions are those whose loans ended while the lane had deliveries of them."""
+    """One lane. ``orphaned`` partitions are those whose loans ended while the lane had deliveries of them.
+
+    ``has_held`` says that something may be here that came out of held, and may have gone back meanwhile.
+    """
 
     number: int
     lane: Lane
@@ -38,6 +41,7 @@ class Slot:
     busy: bool = False
     returned: list[Delivery] = field(default_factory=list)
     orphaned: Partitions = NOTHING
+    has_held: bool = False
 
     def give(self, deliveries: Sequence[Delivery]) -> None:
         """Hand a list to the lane, which is ready."""
@@ -95,6 +99,11 @@ class Slots:
                 seed = seeds[message.channel] = crc32(message.channel.encode())
             key = message.key if message.key is not None else message.id
             slots[crc32(key.encode(), seed) % count].backlog.append(delivery)
+
+    def expect_held(self) -> None:
+        """Note that deliveries were admitted that came out of held."""
+        for slot in self._slots:
+            slot.has_held = True
 
     def passed_over(self) -> int:
         """Count what no handler wanted."""
