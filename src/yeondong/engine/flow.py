@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
-from yeondong.core.delivery import UNHANDLED, Delivery, Done, Park, Retry, Settled, Unhandled
+from yeondong.core.delivery import Delivery, Done, Park, Retry, Settled, Unhandled
 from yeondong.core.failpoint import RECEIVED, SETTLED, SETTLING
 from yeondong.core.fence import Fence
 from yeondong.core.message import order_key
@@ -302,8 +302,8 @@ class Flow:
                 self._apply(slot, settled, self._without_orphans(slot, settled))
 
     def _apply(self, slot: Slot, settled: Settled, deliveries: Sequence[Delivery]) -> None:
-        if self._suspicion.active and settled.outcome != UNHANDLED:
-            self._suspicion.survived(settled.deliveries)
+        if self._suspicion.active:
+            self._suspicion.ended(settled.deliveries, tried=type(settled.outcome) is not Unhandled)
         match settled.outcome:
             case Done():
                 self._done(deliveries)
@@ -394,7 +394,7 @@ class Flow:
                 after = max(0.0, wait.due - self._clock.elapsed())
                 self._holding.add(Hold(wait.head, after_seconds=after, error=wait.error))
                 for later in wait.behind:
-                    self._holding.add(Hold(later))
+                    self._hold_behind(later)
         put = self._holding.write(self._fence)
         self._standing.stop_for(self._holding.full)
         self._suspicion.put_aside(put)
@@ -517,10 +517,19 @@ class Flow:
             if (wait := self._waits.get(key)) is not None:
                 wait.behind.append(current)
             elif self._holding.blocks(key):
-                self._holding.add(Hold(current))
+                self._hold_behind(current)
             else:
                 free.append(current)
         return free
+
+    def _hold_behind(self, delivery: Delivery) -> None:
+        """Take over what must wait behind its key."""
+        if self._stop_reason is not None:
+            return  # it is given back with all the rest
+        if delivery.flaw is not None:
+            self._fail(delivery, delivery.flaw)  # held keeps no flaw: it would come out as if it were sound
+        else:
+            self._holding.add(Hold(delivery))
 
     def _adopted(self, slot: Slot, delivery: Delivery) -> Delivery | None:
         """Apply what became of this message under its former loan; None if that was all."""
@@ -555,7 +564,7 @@ class Flow:
         if isinstance(delivery.receipt, HeldReceipt):
             self._holding.exchange(delivery, current)
         if attempt > self.plan.attempts:
-            self._suspicion.survived([delivery])
+            self._suspicion.ended([delivery], tried=True)
             self._fail(current, f"the process ended {attempt - 1} times while this message was being handled")
         else:
             slot.backlog.appendleft(current)

@@ -147,6 +147,27 @@ class Plain:
         """Nothing is kept open."""
 
 
+class Refused:
+    """Stands for the handler that a broken message lacks: it parks it, unless the inbox knows it.
+
+    A person may have mended a message and had it handled out of held, before its source was told: lent again after a
+    crash, it would fail a second time.
+    """
+
+    name = "engine"
+    transactional = False
+    direct = None
+
+    def __init__(self, park: Park) -> None:
+        self._park = park
+
+    def decode(self, data: bytes) -> None:
+        """Nothing can be decoded."""
+
+    def invoke(self, payload: Any, delivery: Delivery, tx: Transaction | None) -> Outcome:
+        return self._park
+
+
 class Item(Struct, frozen=True, gc=False):
     """A delivery that is decoded and ready for its handler."""
 
@@ -213,7 +234,7 @@ class Grouped:
         blocked: set[tuple[str, ...]],
         halt: Halt,
     ) -> Iterator[Settled]:
-        """Fill ``group`` from the front of ``waiting``; settle at once what needs no handler."""
+        """Fill ``group`` from the front of ``waiting``; settle at once what nobody wants."""
         while waiting and len(group) < self._size:
             delivery = waiting[0]
             if (blocked and order_key(delivery.message) in blocked) or halt.covers(delivery):
@@ -221,21 +242,16 @@ class Grouped:
                 behind.append(waiting.popleft())
                 continue
             found = self._dispatch.resolve(delivery)
-            if isinstance(found, tuple):
-                bound, payload = found
+            if found is not None:
+                bound, payload = found if isinstance(found, tuple) else (Refused(found), None)
                 if group and not (bound.transactional and group[0].bound.transactional):
                     return
                 group.append(Item(waiting.popleft(), bound, payload))
                 continue
             if group and any(order_key(item.delivery.message) == order_key(delivery.message) for item in group):
                 return
-            waiting.popleft()
-            if found is None:
-                self.passed_over += 1
-                yield Settled(DONE, [delivery])
-            else:
-                yield Settled(found, [delivery])
-                blocked.add(order_key(delivery.message))
+            self.passed_over += 1
+            yield Settled(DONE, [waiting.popleft()])
 
     def _handle(
         self,
@@ -261,7 +277,8 @@ class Grouped:
                 blocked.add(key)
                 behind.append(item.delivery)
                 continue
-            settled = self._alone(item) if item.bound.transactional else self._plain(item)
+            alone = item.bound.transactional or isinstance(item.bound, Refused)
+            settled = self._alone(item) if alone else self._plain(item)
             if type(settled.outcome) is Unhandled:
                 yield Settled(settled.outcome, [later.delivery for later in rest[index:]])
                 return

@@ -25,7 +25,8 @@ class Suspicion:
         self._clock = clock
         self._failpoint = failpoint
         self._begun: dict[str, int] = {}
-        self._survived: dict[str, None] = {}
+        self._before: dict[str, int] = {}
+        self._corrections: dict[str, int] = {}
         self._suspects: set[str] = set()
         self._until = 0.0
         self.active = False
@@ -40,7 +41,7 @@ class Suspicion:
     def begin(self, begun: Mapping[str, int]) -> None:
         """Suspect, from an opening on, what is handed in by ``suspect``."""
         self._begun = dict(begun)
-        self._survived = {}
+        self._before, self._corrections = {}, {}
         self._suspects = set()
         self._until = self._clock.elapsed() + TRUST_SECONDS
         self.active = True
@@ -60,17 +61,23 @@ class Suspicion:
     def write(self, delivery: Delivery) -> None:
         """Write that an attempt begins, before it does."""
         self.flush()
-        self._store.begin(self._flow, delivery.message.id, delivery.attempt)
-        self._begun[delivery.message.id] = delivery.attempt
+        id = delivery.message.id
+        self._store.begin(self._flow, id, delivery.attempt)
+        self._before[id] = self._begun.get(id, 0)
+        self._begun[id] = delivery.attempt
         self._failpoint(SUSPECTED)
 
-    def survived(self, deliveries: Iterable[Delivery]) -> None:
-        """Note that these were tried and the process lives, or that nobody will try them now."""
+    def ended(self, deliveries: Iterable[Delivery], *, tried: bool) -> None:
+        """Note that the process outlived these; what was not tried, or in vain during an outage, stays suspected."""
         for delivery in deliveries:
             id = delivery.message.id
-            self._suspects.discard(id)
-            if self._begun.pop(id, 0):
-                self._survived[id] = None
+            before = self._before.pop(id, None)
+            if tried:
+                self._suspects.discard(id)
+                if self._begun.pop(id, 0):
+                    self._corrections[id] = 0
+            elif before is not None:
+                self._begun[id] = self._corrections[id] = before
 
     def put_aside(self, deliveries: Iterable[Delivery]) -> None:
         """Note that these are not in work any more; they are suspected again when they come back."""
@@ -78,11 +85,11 @@ class Suspicion:
             self._suspects.difference_update(delivery.message.id for delivery in deliveries)
 
     def flush(self) -> None:
-        """Write which attempts ended well."""
-        while self._survived:
-            id = next(iter(self._survived))
-            self._store.begin(self._flow, id, 0)
-            del self._survived[id]
+        """Write which attempts did not end the process."""
+        while self._corrections:
+            id, attempt = next(iter(self._corrections.items()))
+            self._store.begin(self._flow, id, attempt)
+            del self._corrections[id]
 
     def end_if_over(self, *, idle: bool) -> None:
         """Trust what comes, once everything that was in work at the unclean end was lent again."""
