@@ -11,12 +11,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import pytest
@@ -63,11 +63,25 @@ def store(path: Path) -> SqliteStore:
     return store
 
 
+Connect: TypeAlias = Callable[[SqliteStore], SqliteSession]
+
+
 @pytest.fixture
-def session(store: SqliteStore) -> Iterator[SqliteSession]:
-    session = store.connect()
-    yield session
-    session.close()
+def connect() -> Iterator[Connect]:
+    """Give sessions that are closed at the end."""
+    with ExitStack() as after:
+
+        def connect(store: SqliteStore) -> SqliteSession:
+            session = store.connect()
+            after.callback(session.close)
+            return session
+
+        yield connect
+
+
+@pytest.fixture
+def session(store: SqliteStore, connect: Connect) -> SqliteSession:
+    return connect(store)
 
 
 @pytest.fixture
@@ -120,8 +134,8 @@ def test_the_file_is_made_with_its_tables_and_its_path_is_said(path: Path) -> No
     assert rows(path, "PRAGMA journal_mode") == [("wal",)]
 
 
-def test_the_first_use_makes_the_file(path: Path) -> None:
-    session = SqliteStore(str(path), make=True).connect()
+def test_the_first_use_makes_the_file(path: Path, connect: Connect) -> None:
+    session = connect(SqliteStore(str(path), make=True))
     assert not path.exists()
 
     assert session.held.count("flow") == 0
@@ -135,18 +149,20 @@ def test_an_empty_file_is_filled(path: Path) -> None:
     assert outbox(path) == []
 
 
-def test_a_file_removed_meanwhile_is_made_again_by_whoever_opens_next(store: SqliteStore, path: Path) -> None:
-    first = store.connect().leases.take("flow", "worker", 60)
+def test_a_file_removed_meanwhile_is_made_again_by_whoever_opens_next(
+    store: SqliteStore, path: Path, connect: Connect
+) -> None:
+    first = connect(store).leases.take("flow", "worker", 60)
     for file in path.parent.iterdir():
         file.unlink()
-    second = store.connect().leases.take("flow", "another", 60)
+    second = connect(store).leases.take("flow", "another", 60)
 
     assert first is not None
     assert second is not None
     assert second.epoch > first.epoch
 
 
-def test_the_database_of_another_is_left_as_it_is(path: Path) -> None:
+def test_the_database_of_another_is_left_as_it_is(path: Path, connect: Connect) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE theirs (id)")
     before = path.read_bytes()
@@ -154,7 +170,7 @@ def test_the_database_of_another_is_left_as_it_is(path: Path) -> None:
     with pytest.raises(SchemaMissing, match=r"store\.db has no table .* `yeondong db create`"):
         SqliteStore(str(path)).prepare()
     with pytest.raises(SchemaMissing):
-        SqliteStore(str(path)).connect().held.count("flow")
+        connect(SqliteStore(str(path))).held.count("flow")
 
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
@@ -198,11 +214,11 @@ def test_the_printed_statements_make_the_same_tables(path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"a letter\n" * 1_000, b"x"], ids=["long", "short"])
-def test_a_file_that_is_no_database_is_left_as_it_is(path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_database_is_left_as_it_is(path: Path, content: bytes, connect: Connect) -> None:
     path.write_bytes(content)
     store = SqliteStore(str(path), make=True)
 
-    for use in (store.prepare, store.create, lambda: store.connect().held.count("flow")):
+    for use in (store.prepare, store.create, lambda: connect(store).held.count("flow")):
         with pytest.raises(NotADatabase, match=r"store\.db"):
             use()
 
@@ -221,7 +237,7 @@ def test_what_is_no_file_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("read_only", ["file", "folder", "empty folder"])
-def test_a_read_only_place_is_said_to_be_one(read_only: str) -> None:
+def test_a_read_only_place_is_said_to_be_one(read_only: str, connect: Connect) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "store.db")
         if read_only != "empty folder":
@@ -234,18 +250,20 @@ def test_a_read_only_place_is_said_to_be_one(read_only: str) -> None:
             with pytest.raises(ReadOnlyStore, match="read-only"):
                 store.prepare()
             with pytest.raises(ReadOnlyStore, match="read-only"):
-                store.connect().held.count("flow")
+                connect(store).held.count("flow")
         assert sorted((each.name, each.read_bytes()) for each in Path(folder).iterdir()) == before
 
 
 @pytest.mark.parametrize(("version", "says"), [(0, "older schema 0"), (99, "newer schema 99")])
-def test_an_older_or_newer_schema_is_left_as_it_is(store: SqliteStore, path: Path, version: int, says: str) -> None:
+def test_an_older_or_newer_schema_is_left_as_it_is(
+    store: SqliteStore, path: Path, version: int, says: str, connect: Connect
+) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE yeondong_schema SET version = ?", (version,))
         connection.commit()
     before = rows(path, "SELECT sql FROM sqlite_schema")
 
-    for use in (store.prepare, lambda: store.connect().held.count("flow")):
+    for use in (store.prepare, lambda: connect(store).held.count("flow")):
         with pytest.raises(SchemaMismatch, match=says):
             use()
     assert rows(path, "SELECT sql FROM sqlite_schema") == before
@@ -288,10 +306,10 @@ def test_a_full_disk_at_opening_changes_nothing_and_passes(path: Path) -> None:
 # --- outages ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_loses_nothing_that_was_accepted(store: SqliteStore, path: Path) -> None:
+def test_a_full_disk_loses_nothing_that_was_accepted(store: SqliteStore, path: Path, connect: Connect) -> None:
     file = sqlite_file(str(path))
     file.max_pages = rows(path, "PRAGMA page_count")[0][0] + 20
-    session = store.connect()
+    session = connect(store)
     accepted: list[str] = []
 
     def add(number: int) -> None:
@@ -360,8 +378,10 @@ def test_an_outage_within_a_handlers_statement_is_named_as_one(
     assert session.lost(raised.value) == "locked by another writer"
 
 
-def test_who_waits_too_long_for_the_writer_is_told_its_name(impatient: None, store: SqliteStore) -> None:
-    slow, other = store.connect(), store.connect()
+def test_who_waits_too_long_for_the_writer_is_told_its_name(
+    impatient: None, store: SqliteStore, connect: Connect
+) -> None:
+    slow, other = connect(store), connect(store)
     tx = slow.begin("grant_points")
     failed: list[ConnectionLost] = []
 
@@ -377,25 +397,23 @@ def test_who_waits_too_long_for_the_writer_is_told_its_name(impatient: None, sto
     tx.rollback()
 
     assert "grant_points" in str(failed[0])
-    slow.close()
-    other.close()
 
 
-def test_a_handler_that_writes_past_its_own_transaction_is_told_so(store: SqliteStore) -> None:
-    tx = store.connect().begin("grant_points")
+def test_a_handler_that_writes_past_its_own_transaction_is_told_so(store: SqliteStore, connect: Connect) -> None:
+    tx = connect(store).begin("grant_points")
 
     with pytest.raises(StoreError, match="grant_points"):
-        store.connect().flows.pause("flow", "test")
+        connect(store).flows.pause("flow", "test")
     tx.rollback()
 
 
 def test_a_long_writer_is_named_while_it_holds_the_lock_and_afterwards(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, connect: Connect
 ) -> None:
     monkeypatch.setattr(connections, "LONG_SECONDS", 0.1)
     caplog.set_level(logging.WARNING, "yeondong.sqlite")
     unwatch = store.watch(lambda: None)
-    tx = store.connect().begin("grant_points")
+    tx = connect(store).begin("grant_points")
 
     until(lambda: caplog.records)
     until(store.notice)
@@ -409,11 +427,11 @@ def test_a_long_writer_is_named_while_it_holds_the_lock_and_afterwards(
 
 
 def test_a_long_writer_is_named_when_nobody_watches(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, connect: Connect
 ) -> None:
     monkeypatch.setattr(connections, "LONG_SECONDS", 0.0)
     caplog.set_level(logging.WARNING, "yeondong.sqlite")
-    tx = store.connect().begin("grant_points")
+    tx = connect(store).begin("grant_points")
     assert store.notice() is not None
     tx.rollback()
 
@@ -756,14 +774,16 @@ def test_pydantic_models_are_objects_with_fields(session: SqliteSession, caller:
     assert found == [(7,), (8,)]
 
 
-def test_a_handler_that_closes_the_connection_is_found_out(store: SqliteStore, session: SqliteSession) -> None:
+def test_a_handler_that_closes_the_connection_is_found_out(
+    store: SqliteStore, session: SqliteSession, connect: Connect
+) -> None:
     tx = session.begin("test")
     tx.connection.close()
 
     assert not tx.current()
     with pytest.raises(StoreError):
         tx.commit()
-    with store.connect()._link.writing("the lock is free"):
+    with connect(store)._link.writing("the lock is free"):
         pass
     assert session.held.count("flow") == 0
 
@@ -808,7 +828,7 @@ def test_an_epoch_rises_also_when_the_clock_was_set_back(session: SqliteSession,
     assert fence.epoch == future + 1
 
 
-def test_the_given_clock_sets_the_deadline(path: Path) -> None:
+def test_the_given_clock_sets_the_deadline(path: Path, connect: Connect) -> None:
     class Clock:
         def elapsed(self) -> float:
             return 1_000.0
@@ -816,7 +836,7 @@ def test_the_given_clock_sets_the_deadline(path: Path) -> None:
         def now(self) -> datetime:
             return datetime(2026, 1, 1, tzinfo=UTC)
 
-    fence = SqliteStore(str(path), make=True, clock=Clock()).connect().leases.take("flow", "worker", 2.5)
+    fence = connect(SqliteStore(str(path), make=True, clock=Clock())).leases.take("flow", "worker", 2.5)
 
     assert fence is not None
     assert fence.deadline == 1_002.5
@@ -898,7 +918,9 @@ def test_the_hot_statements_use_their_indexes(session: SqliteSession, statement:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_has_connections_of_its_own(store: SqliteStore, session: SqliteSession, path: Path) -> None:
+def test_a_forked_child_has_connections_of_its_own(
+    store: SqliteStore, session: SqliteSession, path: Path, connect: Connect
+) -> None:
     session.flows.pause("flow", "parent")
     inherited = session._link.connection()
     file = sqlite_file(str(path))
@@ -908,7 +930,7 @@ def test_a_forked_child_has_connections_of_its_own(store: SqliteStore, session: 
             session.flows.pause("child", "child")
             fine = session._link.connection() is not inherited and sqlite_file(str(path)) is not file
             session.close()
-            store.connect().close()
+            connect(store).close()
         finally:
             os._exit(0 if fine else 1)
     assert os.waitpid(child, 0)[1] == 0
@@ -920,13 +942,13 @@ def test_a_forked_child_has_connections_of_its_own(store: SqliteStore, session: 
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_fork_while_another_thread_writes_leaves_the_child_free(store: SqliteStore) -> None:
-    tx = store.connect().begin("parent")
+def test_a_fork_while_another_thread_writes_leaves_the_child_free(store: SqliteStore, connect: Connect) -> None:
+    tx = connect(store).begin("parent")
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            assert store.connect().flows.control("flow").paused is None
+            assert connect(store).flows.control("flow").paused is None
             with sqlite_file(store.address).writing("child"):
                 code = 0
         finally:
