@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakSet, WeakValueDictionary
 
@@ -97,6 +98,16 @@ class FairLock:
                 self._taken = False
 
 
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who has this process's only right to write, since when; ``begun`` once SQLite's own lock is theirs too."""
+
+    holder: str
+    thread: int
+    since: float
+    begun: bool = False
+
+
 class SqliteFile:
     """One database file in this process. Made by ``sqlite_file``; all methods may be called from any thread.
 
@@ -108,7 +119,7 @@ class SqliteFile:
         self.pid = os.getpid()
         self.max_pages: int | None = None
         self._lock = FairLock()
-        self._writer: tuple[str, float, int] | None = None
+        self._writer: Writer | None = None
         self._warned = False
         self._last_long: tuple[str, float, float] | None = None
         self._wakes: dict[object, Callable[[], None]] = {}
@@ -192,14 +203,22 @@ class SqliteFile:
             if not self._lock.acquire(timeout=BUSY_SECONDS):
                 raise ConnectionLost("SQLite", self.path, self._who_writes())
         self._warned = False
-        self._writer = (holder, time.monotonic(), threading.get_ident())
+        self._writer = Writer(holder, threading.get_ident(), time.monotonic())
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """Begin a transaction that may write, after ``acquire``: wait for the writers of other processes."""
+        connection.execute("BEGIN IMMEDIATE")
+        writer = self._writer
+        if writer is not None:
+            self._warned = False
+            self._writer = Writer(writer.holder, writer.thread, time.monotonic(), begun=True)
 
     def release(self) -> None:
         """Let the next one write."""
         writer = self._writer
         self._warn_of_long_writer()
-        if writer is not None and time.monotonic() - writer[1] > LONG_SECONDS:
-            self._last_long = (writer[0], time.monotonic() - writer[1], time.monotonic())
+        if writer is not None and writer.begun and time.monotonic() - writer.since > LONG_SECONDS:
+            self._last_long = (writer.holder, time.monotonic() - writer.since, time.monotonic())
         self._writer = None
         self._lock.release()
 
@@ -208,7 +227,7 @@ class SqliteFile:
         """Write in one transaction, as the only writer. Raises ``ConnectionLost`` for an outage; nothing is written."""
         with self.writing(holder):
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                self.begin(connection)
                 try:
                     yield
                     connection.execute("COMMIT")
@@ -224,8 +243,8 @@ class SqliteFile:
         """Name who holds the lock for more than 1 s, and for how long; or who last did so within a minute."""
         now = time.monotonic()
         writer = self._writer
-        if writer is not None and now - writer[1] > LONG_SECONDS:
-            return writer[0], now - writer[1]
+        if writer is not None and writer.begun and now - writer.since > LONG_SECONDS:
+            return writer.holder, now - writer.since
         if self._last_long is not None and now - self._last_long[2] < REMEMBER_SECONDS:
             return self._last_long[0], self._last_long[1]
         return None
@@ -314,30 +333,35 @@ class SqliteFile:
 
     def _refuse_nesting(self, holder: str) -> None:
         writer = self._writer
-        if writer is not None and writer[2] == threading.get_ident():
+        if writer is not None and writer.thread == threading.get_ident():
             raise StoreError(
-                f"{holder} would wait for ever: its own thread has an open transaction on {self.path} ({writer[0]}); "
-                "commit that one first, or use it"
+                f"{holder} would wait for ever: its own thread has an open transaction on {self.path} "
+                f"({writer.holder}); commit that one first, or use it"
             )
 
     def _who_writes(self) -> str:
         writer = self._writer
         if writer is None:
             return f"locked for more than {BUSY_SECONDS:g} s"
-        return f"{writer[0]} has held the only write lock for {time.monotonic() - writer[1]:.1f} s"
+        seconds = time.monotonic() - writer.since
+        if not writer.begun:
+            return f"locked by another writer ({writer.holder} has waited for it for {seconds:.1f} s)"
+        return f"{writer.holder} has held the only write lock for {seconds:.1f} s"
 
     def _warn_of_long_writer(self) -> None:
         writer = self._writer
         if writer is None or self._warned:
             return
-        seconds = time.monotonic() - writer[1]
+        seconds = time.monotonic() - writer.since
         if seconds > LONG_SECONDS and self._first_to_warn():
             _log.warning(
-                "%s has held the only write lock of %s for %.1f s; keep transactions short",
-                writer[0],
+                "%s has held the only write lock of %s for %.1f s; keep transactions short"
+                if writer.begun
+                else "%s waits for the write lock of %s, which another process has held for %.1f s",
+                writer.holder,
                 self.path,
                 seconds,
-                extra={"holder": writer[0], "file": self.path, "seconds": seconds},
+                extra={"holder": writer.holder, "file": self.path, "seconds": seconds},
             )
 
     def _first_to_warn(self) -> bool:

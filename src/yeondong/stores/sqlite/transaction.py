@@ -38,7 +38,7 @@ class SqliteTransaction:
         self._ended = False
         self._broken = False
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._file.begin(self._connection)
             self._connection.execute(MARK)
         except sqlite3.Error as error:
             self._broken = lost(error) is not None
