@@ -10,11 +10,12 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-from yeondong import Backoff, Command, Delivery, Event, Message, Outbox, Outcome, Park, Transaction, Yeondong
+from yeondong import Backoff, Command, Delivery, Event, Message, Outcome, Park, Transaction, Yeondong
 from yeondong.app.declared import Marking
 
 ATTEMPTS = 3
@@ -46,7 +47,7 @@ class GrantPoints(Command, channel="points", key="customer"):
 
 
 def make(marking: Marking = "status") -> Yeondong:
-    """Three groups of the event (holding, parking, without a transaction), and a command that follows from the first."""
+    """Three groups of the event (holding, parking, without a transaction), and a command that follows."""
     app = Yeondong("orders")
     outbox = app.outbox(marking=marking)
 
@@ -120,22 +121,28 @@ def prepare(app: Yeondong) -> None:
             tx.execute(statement)
 
 
-def place(app: Yeondong, orders: Iterable[OrderPlaced]) -> None:
+def place(app: Yeondong, orders: Sequence[OrderPlaced]) -> None:
     """Place orders in one transaction."""
     with app.transaction() as tx:
         add(app, tx, orders)
 
 
-def place_and_fail(app: Yeondong, orders: Iterable[OrderPlaced]) -> None:
+def place_and_fail(app: Yeondong, orders: Sequence[OrderPlaced]) -> None:
     """Place orders in a transaction that is rolled back."""
     with contextlib.suppress(InterruptedError), app.transaction() as tx:
         add(app, tx, orders)
         raise InterruptedError
 
 
-def add(app: Yeondong, tx: Transaction, orders: Iterable[OrderPlaced]) -> None:
-    outbox = app.relay
-    assert isinstance(outbox, Outbox)
+def add(app: Yeondong, tx: Any, orders: Sequence[OrderPlaced]) -> None:
+    """Write that they were placed, and the messages about it, in one transaction."""
+    assert app.relay is not None
+    note(tx, orders)
+    app.relay.add(tx, *orders)
+
+
+def note(tx: Any, orders: Sequence[OrderPlaced]) -> None:
     for order in orders:
-        tx.execute("INSERT INTO placed (customer, number) VALUES (:customer, :number)", order)
-        outbox.add(tx, order)
+        tx.execute(
+            "INSERT INTO placed VALUES (:customer, :number)", {"customer": order.customer, "number": order.number}
+        )
