@@ -280,9 +280,10 @@ def test_status_is_well_while_a_worker_lives_and_says_when_none_does(shop: Shop)
 def test_status_names_a_flow_that_no_live_worker_has(shop: Shop) -> None:
     shop.start("run", "shop", "--no-relay")
 
-    told = until(lambda: (found := shop("status", "shop")).returncode == 5 and found)
+    told = until(lambda: (found := shop("status", "shop")).returncode == 5 and "no live" in found.stdout and found)
 
-    assert "no live worker has outbox" in until(lambda: "no live" in told.stdout and told.stdout)
+    assert "no live worker has outbox" in told.stdout
+    assert "yeondong relay shop" in told.stdout
 
 
 def test_status_fits_a_pipe_of_80_columns(shop: Shop) -> None:

@@ -156,6 +156,20 @@ def test_failures_of_flows_that_are_gone_are_not_forgotten(standing: Standing) -
     assert texts(standing.look()) == ["3 failures in this store of flows that shop does not declare"]
 
 
+def test_a_stop_hints_at_what_ends_it(standing: Standing) -> None:
+    full = report("orders/search", "stopped", reason="10000 messages are held: retry or discard some")
+    standing.reports = [worker(report("outbox"), full)]
+    standing.controls = {"outbox": Control(stopped="message m1 failed")}
+
+    found = standing.look()
+
+    assert found.exit == Exit.ATTENTION
+    assert [finding.hint for finding in found.findings] == [
+        "yeondong flows resume shop.app outbox",
+        "yeondong failures list shop.app --flow orders/search",
+    ]
+
+
 @pytest.mark.parametrize(("old_seconds", "code"), [(719, Exit.ATTENTION), (721, Exit.OK)])
 def test_a_backlog_needs_a_person_once_it_is_old(standing: Standing, old_seconds: float, code: Exit) -> None:
     standing.outbox_lag = Lag(5, EARLIER)

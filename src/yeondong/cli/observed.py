@@ -22,12 +22,17 @@ _WEIGHT: Final = {"running": 0, "paused": 1, "stopped": 2, "standby": 3}
 
 
 class FlowStatus(Struct, frozen=True):
-    """One flow. None means not known. ``held`` counts what waits in the store for a retry or behind one."""
+    """One flow. None means not known.
+
+    ``decided``: it is paused or stopped until somebody resumes it. ``held`` counts what waits in the store for a retry or
+    behind one.
+    """
 
     flow: str
     state: str
     since: datetime | None = None
     reason: str | None = None
+    decided: bool = False
     rate: float | None = None
     backlog: int | None = None
     oldest_at: datetime | None = None
@@ -166,6 +171,7 @@ def _flow(
         state=state,
         since=since,
         reason=reason,
+        decided=control.paused is not None or control.stopped is not None,
         rate=round(sum(report.rate for report in reports), 1) if reports else None,
         backlog=waiting.waiting if waiting is not None else None,
         oldest_at=oldest_at,
@@ -215,7 +221,7 @@ def _about_flow(chosen: Chosen, flow: FlowStatus, old_seconds: float) -> Iterato
         yield Finding(
             f"{name} is stopped: {one_line(flow.reason or 'no reason is known')}",
             Exit.ATTENTION,
-            chosen.command("flows resume", name),
+            chosen.command("flows resume", name) if flow.decided else chosen.command("failures list", "--flow", name),
         )
     if flow.failed:
         waits = "waits" if flow.failed == 1 else "wait"
