@@ -270,18 +270,18 @@ class SqliteFile:
 
         return unwatch
 
-    def translated(self, error: BaseException) -> BaseException:
+    def translated(self, error: Exception) -> Exception:
         """Return what to raise for an error of SQLite: ``ConnectionLost`` for an outage, else the error itself."""
         reason = lost(error)
         return error if reason is None else ConnectionLost("SQLite", self.path, f"{reason} ({error})")
 
-    def raise_outage(self, error: BaseException) -> None:
+    def raise_outage(self, error: Exception) -> None:
         """Raise ``ConnectionLost`` if the error means an outage."""
         translated = self.translated(error)
         if translated is not error:
             raise translated from error
 
-    def opening_error(self, error: sqlite3.Error) -> BaseException:
+    def opening_error(self, error: sqlite3.Error) -> Exception:
         """Return what to raise for an error while opening."""
         match primary_code(error):
             case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
@@ -307,7 +307,7 @@ class SqliteFile:
         _open_connections.add(connection)
         return connection
 
-    def _cannot_open(self, error: sqlite3.Error) -> BaseException:
+    def _cannot_open(self, error: sqlite3.Error) -> Exception:
         path = Path(self.path)
         if path.is_dir():
             return NotADatabase(f"{self.path} is a folder, not an SQLite database; name a file in it")
