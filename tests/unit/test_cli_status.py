@@ -258,8 +258,9 @@ FULL = AppStatus(
     store="/var/lib/shop.db",
     broker="/var/lib/shop.db",
     flows=[
-        FlowStatus("orders/statistics", "no worker", EARLIER, "message m1 failed: " + "no stock " * 20, 1234.5, 1234567,
-                   EARLIER, 720, in_flight=1000, retrying=250, held=10_000, failed=999),
+        FlowStatus("orders/statistics", "no worker", EARLIER, "message m1 failed: " + "no stock " * 20, rate=1234.5,
+                   backlog=1234567, oldest_at=EARLIER, oldest_seconds=720, in_flight=1000, retrying=250, held=10_000,
+                   failed=999),
         FlowStatus("주문/검색", "running", EARLIER, rate=0.0),
     ],
     workers=[WorkerStatus("host-12345-abcdef", "host.example.internal", 12345, True, EARLIER, 1.0)],

@@ -18,6 +18,13 @@ APP_VARIABLE = "YEONDONG_APP"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class Commands(click.Group):
+    """Lists its commands in the order of their use, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
 class Command(click.Command):
     """A command that takes ``--debug`` and shows its exit codes, and its examples as they are written."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from yeondong.cli.command import AppCommand
+from yeondong.cli.command import AppCommand, Commands
 from yeondong.cli.exits import Exit
 from yeondong.cli.loading import Chosen
 from yeondong.cli.printing import say
@@ -21,7 +21,7 @@ yeondong db check shop.app
 """
 
 
-@click.group()
+@click.group(cls=Commands)
 def db() -> None:
     """Create, print and check the tables of an app's store."""
 

@@ -31,7 +31,7 @@ yeondong failures discard shop.app h12                     (a dry run)
 yeondong failures discard shop.app --type OldOrder --before 2026-01-31T09:00:00Z --yes
 """
 
-limit_option = click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True,
+limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", default=1000, show_default=True,
                             help="At most so many, the oldest first.")  # fmt: skip
 
 

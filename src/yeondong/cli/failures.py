@@ -9,7 +9,7 @@ import click
 import msgspec
 from rich.cells import cell_len
 
-from yeondong.cli.command import AppCommand, json_option
+from yeondong.cli.command import AppCommand, Commands, json_option
 from yeondong.cli.deciding import discard, retry
 from yeondong.cli.editing import edit
 from yeondong.cli.exits import Exit
@@ -31,7 +31,7 @@ yeondong failures show shop.app h12 o431 --json
 """
 
 
-@click.group()
+@click.group(cls=Commands)
 def failures() -> None:
     """See, edit, retry and discard what failed.
 
@@ -42,7 +42,9 @@ def failures() -> None:
 
 @failures.command("list", cls=AppCommand, examples=LIST_EXAMPLES)
 @filter_options
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Show at most so many.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", default=50, show_default=True, help="Show at most so many."
+)
 @json_option
 def list_(chosen: Chosen, *, limit: int, as_json: bool, every: bool, **given: Any) -> Exit:
     """List failures, oldest first: all of them, or those that ids and filters name.

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from yeondong.cli.command import AppCommand, by_option, json_option
+from yeondong.cli.command import AppCommand, Commands, by_option, json_option
 from yeondong.cli.exits import Exit
 from yeondong.cli.loading import Chosen, open_session
 from yeondong.cli.observed import flow_names, is_alive, state_of
@@ -30,7 +30,7 @@ yeondong flows resume shop.app --all
 """
 
 
-@click.group()
+@click.group(cls=Commands)
 def flows() -> None:
     """List, pause and resume the flows of an app."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from yeondong.cli.command import AppCommand, json_option, yes_option
+from yeondong.cli.command import AppCommand, Commands, json_option, yes_option
 from yeondong.cli.exits import Exit
 from yeondong.cli.loading import Chosen, open_session
 from yeondong.cli.observed import is_alive
@@ -25,7 +25,7 @@ yeondong groups forget shop.app orders old-search --yes
 """
 
 
-@click.group()
+@click.group(cls=Commands)
 def groups() -> None:
     """List and forget the groups that receive at an app's broker, those of other apps too."""
 

@@ -24,8 +24,8 @@ _WEIGHT: Final = {"running": 0, "paused": 1, "stopped": 2, "standby": 3}
 class FlowStatus(Struct, frozen=True):
     """One flow. None means not known.
 
-    ``decided``: it is paused or stopped until somebody resumes it. ``held`` counts what waits in the store for a retry or
-    behind one.
+    ``decided``: it is paused or stopped until somebody resumes it. ``held`` counts what waits in the store for a retry
+    or behind one.
     """
 
     flow: str

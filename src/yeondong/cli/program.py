@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from yeondong.cli.check import check
+from yeondong.cli.command import Commands
 from yeondong.cli.db import db
 from yeondong.cli.exits import MEANINGS, Exit, exit_of
 from yeondong.cli.failures import failures
@@ -24,11 +25,8 @@ from yeondong.cli.status import status
 from yeondong.errors import YeondongError
 
 
-class _Program(click.Group):
-    """Lists commands in the order of their use, not of the alphabet."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+class _Program(Commands):
+    """Ends its help with the exit codes."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Exit codes"):
