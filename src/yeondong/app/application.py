@@ -27,8 +27,6 @@ E = TypeVar("E", bound=AnyEvent)
 C = TypeVar("C", bound=AnyCommand)
 Result = Outcome | None
 
-RELAY = "outbox"
-
 
 class Outbox:
     """Messages that share the fate of a change: stored with the caller's commit, or never.

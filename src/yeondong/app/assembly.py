@@ -10,12 +10,12 @@ from datetime import timedelta
 from functools import partial
 from typing import Literal, TypeAlias
 
-from yeondong.app.application import RELAY, Outbox, Yeondong
+from yeondong.app.application import Outbox, Yeondong
 from yeondong.app.declared import Policy, Subscription
 from yeondong.core.backoff import Backoff
 from yeondong.core.failpoint import Failpoint, never
 from yeondong.core.source import Source
-from yeondong.core.store import Held, Session
+from yeondong.core.store import RELAY, Held, Session
 from yeondong.core.traits import Order, Partitions, Traits
 from yeondong.engine.flow import Flow
 from yeondong.engine.handling import Dispatch, Grouped, Plain
