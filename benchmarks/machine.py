@@ -15,7 +15,7 @@ def describe_machine() -> Mapping[str, str]:
     return {
         "processor": f"{os.cpu_count()} cores of {_field('/proc/cpuinfo', 'model name') or platform.processor()}",
         "memory": _field("/proc/meminfo", "MemTotal") or "unknown",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "load before": f"{os.getloadavg()[0]:.2f}",

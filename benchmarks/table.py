@@ -15,7 +15,9 @@ COLUMNS = ("work", "unit", "ours", "peer", "limit", "ours / peer", "ours / limit
 
 def draw_table(lines: Sequence[Line], machine: Mapping[str, str]) -> RenderableType:
     """Draw one line for each figure, and below it what is compared."""
-    table = Table(*COLUMNS[:2], caption=" · ".join(f"{name}: {value}" for name, value in machine.items()))
+    table = Table(caption=" · ".join(f"{name}: {value}" for name, value in machine.items()))
+    for name in COLUMNS[:2]:
+        table.add_column(name, no_wrap=True)
     for name in COLUMNS[2:-1]:
         table.add_column(name, justify="right")
     table.add_column(COLUMNS[-1])
