@@ -96,6 +96,7 @@ class Flow:
         self._lost_epoch = 0
         self._control = Control()
         self._stop_reason: str | None = None
+        self._winding_down = False
         self._look_at = 0.0
         self._in_receive = False
         self._in_wait = False
@@ -154,6 +155,7 @@ class Flow:
     def _nobody_decided_otherwise(self, control: Control) -> bool:
         if self._stop_reason is None and control.stopped is None and control.paused is None and control.replay is None:
             self._halt.everything = self._halt.everything and not self._opened
+            self._winding_down = False
             return True
         if self._opened and not self._wind_down():
             return False
@@ -234,7 +236,7 @@ class Flow:
         self._arrived = []
         self._loans.drop()
         self._source.close()
-        self._opened = False
+        self._opened = self._winding_down = False
 
     def _revoked(self, partitions: frozenset[str]) -> None:
         """End what runs of these partitions, settle it, forget the rest. Called by the source from within receive."""
@@ -262,15 +264,29 @@ class Flow:
 
     def _wind_down(self) -> bool:
         """Come to a standstill: end what runs, settle, give the rest back, close. True once it is closed."""
-        self._halt.everything = True
-        if self._slots.busy():
+        if not self._winding_down:
+            self._winding_down = self._halt.everything = True
+        if self._slots.busy() or self._fill_gaps():
             self._wait(BUSY_SECONDS)
             return False
-        self._collect()
         self._take_over()
         self._settle()
         self._close()
         return True
+
+    def _fill_gaps(self) -> bool:
+        """Hand out what something finished waits behind, so that a clean end repeats nothing; False if there is none."""
+        gaps = self._loans.gaps()
+        if not gaps or self._stop_reason is not None or self._suspicion.active:
+            return False
+        self._halt.everything = False
+        for slot in self._slots:
+            rest = deque(d for d in slot.backlog if (d.partition, d.receipt) not in gaps)
+            slot.backlog = deque(d for d in slot.backlog if (d.partition, d.receipt) in gaps)
+            slot.give(self._free(slot))
+            slot.backlog = rest
+        self._halt.everything = not self._slots.busy()
+        return self._slots.busy()
 
     def _close(self) -> None:
         rest = self._loans.unfinished()
@@ -639,11 +655,11 @@ class Flow:
     def _end(self, grace_seconds: float) -> None:
         until = self._clock.elapsed() + grace_seconds
         self._halt.everything = True
-        while self._slots.busy() and self._clock.elapsed() < until:
+        while (self._slots.busy() or self._fill_gaps()) and self._clock.elapsed() < until:
             self._turned_at = self._clock.elapsed()
             self._wait(BUSY_SECONDS)
             self._collect()
-        self._collect()
+        self._halt.everything = True
         self.at_rest = not self._slots.busy()
         try:
             if self._opened:

@@ -24,11 +24,12 @@ class Halt:
     be far ahead. So work asks before each message, and the answer needs no other thread to have run.
     """
 
-    __slots__ = ("_clock", "_fence", "everything", "partitions")
+    __slots__ = ("_clock", "_fence", "everything", "fenced", "partitions")
 
     def __init__(self, clock: Clock, fence: Callable[[], Fence | None] | None) -> None:
         self._clock = clock
         self._fence = fence
+        self.fenced = fence is not None
         self.everything = False
         self.partitions: frozenset[str] = frozenset()
 

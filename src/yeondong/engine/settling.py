@@ -117,6 +117,19 @@ class Loans:
             return list(self._each.values())
         return [d for w in self._windows.values() for d in w.open if d.receipt not in w.settled]
 
+    def gaps(self) -> set[tuple[str, Any]]:
+        """Name, by partition and receipt, the unfinished ones that something finished waits behind."""
+        gaps: set[tuple[str, Any]] = set()
+        for partition, window in self._windows.items():
+            before: list[tuple[str, Any]] = []
+            for delivery in window.open if window.settled else ():
+                if delivery.receipt in window.settled:
+                    gaps.update(before)
+                    before = []
+                else:
+                    before.append((partition, delivery.receipt))
+        return gaps
+
     def drop(self, partitions: Collection[str] | None = None) -> None:
         """Forget the loans of these partitions, or all."""
         if partitions is None:
