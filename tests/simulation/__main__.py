@@ -1,5 +1,6 @@
 """`python -m tests.simulation --seed N [--histories M]`: study one history, or run many."""
 
+# ruff: noqa: T201 - it tells its findings
 from __future__ import annotations
 
 import argparse

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from tests.simulation.record import Record
 
@@ -26,7 +27,9 @@ def no_loss(record: Record) -> list[str]:
     discarded = {event.id for event in record.events if event.what == "discarded"}
     failed = set(record.left_failed)
     behind = {id for id, is_behind in record.left_waiting if is_behind}
-    found = [f"no-loss: {id} still waits in held, behind nothing" for id, is_behind in record.left_waiting if not is_behind]
+    found = [
+        f"no-loss: {id} still waits in held, behind nothing" for id, is_behind in record.left_waiting if not is_behind
+    ]
     for sent in record.sent:
         places = (sent.id in effects) + (sent.id in failed) + (sent.id in discarded) + (sent.id in behind)
         if sent.expects == "nothing":
@@ -34,51 +37,66 @@ def no_loss(record: Record) -> list[str]:
                 found.append(f"no-loss: nobody wants {sent.id}, and something became of it")
         elif not places:
             found.append(f"no-loss: {sent.id} has no effect and is no failure")
-        elif sent.id in effects and sent.id in failed | behind and record.terms.transactional:
+        elif sent.id in effects and sent.id in failed and record.terms.transactional:
             found.append(f"no-loss: {sent.id} has an effect and is held as well")
     return found
 
 
 def one_effect(record: Record) -> list[str]:
-    """At most one effect per message where effect and inbox share a transaction."""
-    if not record.terms.transactional:
+    """At most one effect per message where effect and inbox share a transaction, or where only lines dropped."""
+    if not (record.terms.transactional or record.terms.undisturbed):
         return []
     counts = Counter(event.id for event in record.events if event.what == "effect")
     return [f"one-effect: {id} has {count} effects" for id, count in counts.items() if count > 1]
+
+
+class Key:
+    """One key as the observer sees it: how far its effects came, and which failures hold it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.last: tuple[int, str] = (-1, "")
+        self.aside: set[str] = set()
+        self.holding: dict[str, int] = {}
+
+    def failed(self, id: str, number: int, *, blocks: bool) -> None:
+        if blocks:
+            self.holding[id] = number
+        else:
+            self.aside.add(id)
+
+    def effect(self, id: str, number: int) -> Iterator[str]:
+        self.holding.pop(id, None)
+        if id in self.aside:
+            return
+        if number < self.last[0]:
+            yield f"key-order: {id} of {self.name} comes after {self.last[1]}"
+        self.last = max(self.last, (number, id))
+        before = [other for other, place in self.holding.items() if place < number]
+        if before:
+            yield f"key-order: {id} of {self.name} overtakes {before[0]}, which failed and holds its key"
 
 
 def key_order(record: Record) -> list[str]:
     """First effects of a key come in sending order; what was parked aside may come later."""
     if not record.terms.keeps_order:
         return []
-    places = {sent.id: (sent.key, number) for number, sent in enumerate(record.sent)}
-    last: dict[str, int] = {}
+    keys = {sent.key: Key(sent.key) for sent in record.sent if sent.key is not None}
+    places = {sent.id: (keys[sent.key], number) for number, sent in enumerate(record.sent) if sent.key is not None}
     seen: set[str] = set()
-    aside: set[str] = set()
-    blocking: dict[str, dict[str, int]] = {}
     found: list[str] = []
     for event in record.events:
-        key, number = places[event.id]
-        if key is None:
+        if event.id not in places:
             continue
-        if event.what == "failed":
-            if event.blocks:
-                blocking.setdefault(key, {})[event.id] = number
-            else:
-                aside.add(event.id)
+        key, number = places[event.id]
+        # What had its effect may be handled again without an inbox, and fail then: that holds nobody up.
+        if event.what == "failed" and event.id not in seen:
+            key.failed(event.id, number, blocks=event.blocks)
         elif event.what == "discarded":
-            blocking.get(key, {}).pop(event.id, None)
+            key.holding.pop(event.id, None)
         elif event.what == "effect" and event.id not in seen:
             seen.add(event.id)
-            blocking.get(key, {}).pop(event.id, None)
-            if event.id in aside:
-                continue
-            if number < last.get(key, -1):
-                found.append(f"key-order: {event.id} of {key} comes after {record.sent[last[key]].id}")
-            last[key] = max(number, last.get(key, -1))
-            before = [id for id, place in blocking.get(key, {}).items() if place < number]
-            if before:
-                found.append(f"key-order: {event.id} of {key} overtakes {before[0]}, which failed and holds its key")
+            found += key.effect(event.id, number)
     return found
 
 
@@ -86,8 +104,13 @@ def one_failure(record: Record) -> list[str]:
     """A message fails once, and again only after a person retried it; never after a person gave it up."""
     allowed = dict.fromkeys((sent.id for sent in record.sent), 1)
     found: list[str] = []
+    done: set[str] = set()
     for event in record.events:
+        if event.what == "effect" and record.terms.transactional:
+            done.add(event.id)
         if event.what == "failed":
+            if event.id in done:
+                found.append(f"one failure: {event.id} failed after its effect")
             allowed[event.id] -= 1
             if allowed[event.id] < 0:
                 found.append(f"one failure: {event.id} failed once more than it was tried")

@@ -16,10 +16,10 @@ from tests.simulation.scenario import FLOW, Scenario
 from tests.simulation.scripts import Handler, Script, scripts
 from tests.simulation.sources import SimLog, SimSource
 from tests.simulation.store import Entry, SimSession, SimStore
-from tests.simulation.world import FOREVER, Party, Process, World
+from tests.simulation.world import FOREVER, Process, World
 from yeondong.core.message import Kind, Message, order_key
 from yeondong.core.store import Control
-from yeondong.core.traits import Order, Partitions
+from yeondong.core.traits import Order
 from yeondong.engine.flow import Flow
 from yeondong.engine.handling import Dispatch, Grouped, Plain
 from yeondong.engine.keeper import Keeper
@@ -32,22 +32,11 @@ MOST_SECONDS = 900.0
 GRACE_SECONDS = 3.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a history is built of; a mutant replaces one of them."""
-
-    flow: type[Flow] = Flow
-    plain: type[Plain] = Plain
-    grouped: type[Grouped] = Grouped
-    check_epoch: bool = True
-
-
 @dataclass(slots=True)
 class Sim:
     """One history under way."""
 
     scenario: Scenario
-    parts: Parts
     world: World
     store: SimStore
     log: SimLog
@@ -81,6 +70,8 @@ class SimWorker:
         scenario, plan = sim.scenario, sim.scenario.plan
         if scenario.crash_at is not None and sim.lives[name] == 1:
             process.crash_at = dict([scenario.crash_at])
+        if scenario.freeze_at is not None and sim.lives[name] == 1:
+            process.freeze_at = dict([scenario.freeze_at])
         self.source = SimSource(sim.log, process, self.ring, self._sleep)
         surroundings = Surroundings(
             owner=process.name,
@@ -100,7 +91,7 @@ class SimWorker:
         session = SimSession(sim.store, process)
         scope = Scope(FLOW)
         self._party = process.party("flow", self._turn)
-        self.flow = sim.parts.flow(
+        self.flow = Flow(
             plan,
             self.source,
             [self._work(scope) for _ in range(scenario.lanes)],
@@ -116,16 +107,21 @@ class SimWorker:
         process.on_death(lambda: sim.ended(name))
 
     def _work(self, scope: Scope) -> Work:
-        sim, process = self._sim, self.process
+        sim, process, plan = self._sim, self.process, self._sim.scenario.plan
+        fenced = plan.exclusive and sim.scenario.mode == "plain"
+
+        def late() -> bool:
+            return fenced and self.keeper.fence(FLOW) is None
+
         handlers = {
-            "Placed": Handler(process, sim.record, sim.scripts, transactional=sim.scenario.mode != "plain"),
+            "Placed": Handler(process, sim.record, sim.scripts, transactional=sim.scenario.mode != "plain", late=late),
             "Noted": Handler(process, sim.record, sim.scripts, transactional=False),
         }
         dispatch = Dispatch(handlers, passed_over=frozenset({"Unwanted"}))
         if sim.scenario.mode == "plain":
-            return sim.parts.plain(dispatch, clock=process.clock.elapsed)
+            return Plain(dispatch, clock=process.clock.elapsed)
         session = SimSession(sim.store, process)
-        return sim.parts.grouped(
+        return Grouped(
             dispatch,
             session,  # type: ignore[arg-type]
             scope,
@@ -195,12 +191,18 @@ def messages(scenario: Scenario, random: Random) -> tuple[dict[str, Script], lis
         number = random.randrange(scenario.keys)
         key = f"k{number}" if random.random() < 0.95 else None
         kind = written[id].kind
-        type = "Noted" if scenario.mode == "mixed" and random.random() < 0.4 else "Placed"
-        type = {"unknown": "Unknown", "unwanted": "Unwanted"}.get(kind, type)
+        wanted = "Noted" if scenario.mode == "mixed" and random.random() < 0.4 else "Placed"
+        name = {"unknown": "Unknown", "unwanted": "Unwanted"}.get(kind, wanted)
         content = b"broken" if kind == "undecodable" else id.encode()
-        message = Message(id, type, Kind.EVENT, CHANNEL, key, content)
+        message = Message(id, name, Kind.EVENT, CHANNEL, key, content)
         sent.append((f"p{number % scenario.partitions}", message, "no envelope" if kind == "flawed" else None))
     return written, sent
+
+
+def undisturbed(scenario: Scenario) -> bool:
+    """Whether one process handles everything from start to end, so that only lines may drop."""
+    deaths = scenario.crashes or scenario.freezes or scenario.steals or scenario.kills or scenario.restarts
+    return scenario.workers == 1 and not deaths and not scenario.revocations
 
 
 def expected(script: Script) -> Any:
@@ -209,28 +211,29 @@ def expected(script: Script) -> Any:
     return "effect" if script.mends else "failure"
 
 
-def run(scenario: Scenario, parts: Parts = Parts(), note: Callable[[str], None] | None = None) -> Record:  # noqa: B008
+def run(scenario: Scenario, note: Callable[[str], None] | None = None) -> Record:
     """Run the history of this scenario and return what happened."""
     plan = scenario.plan
     world = World(scenario.seed, scenario.faults, note=note)
-    world.crashes_left, world.freezes_left, world.steals_left = scenario.crashes, scenario.freezes, scenario.steals
-    world.freeze_seconds = scenario.lease_seconds * 1.5
+    world.crashes_left, world.steals_left = scenario.crashes, scenario.steals
+    world.freezes_left = scenario.freezes + (scenario.freeze_at is not None)
+    world.freeze_seconds = scenario.lease_seconds * 2.5
     written, sent = messages(scenario, Random(scenario.seed + 1))
     terms = Terms(
         on_failure=plan.on_failure,
         attempts=plan.attempts,
         keeps_order=scenario.traits.order is not Order.NONE,
         transactional=scenario.mode == "grouped",
+        undisturbed=undisturbed(scenario),
         in_flight=plan.limits.in_flight,
-        held=plan.limits.held,
+        # Each worker of a flow without a lease counts by itself what it adds.
+        held=plan.limits.held * (1 if plan.exclusive else scenario.workers),
         waiting=plan.limits.in_flight // 4 + plan.limits.in_flight,
     )
     record = Record(terms)
-    store = SimStore(world, check_epoch=parts.check_epoch)
-    log = SimLog(
-        world, [f"p{n}" for n in range(scenario.partitions)], scenario.traits, check_epoch=parts.check_epoch
-    )
-    sim = Sim(scenario, parts, world, store, log, record, written)
+    store = SimStore(world)
+    log = SimLog(world, [f"p{n}" for n in range(scenario.partitions)], scenario.traits)
+    sim = Sim(scenario, world, store, log, record, written)
 
     def effect(id: str, by: str) -> None:
         record.add("effect", id)
@@ -239,7 +242,12 @@ def run(scenario: Scenario, parts: Parts = Parts(), note: Callable[[str], None] 
     def failed(entry: Entry) -> None:
         record.add("failed", entry.message.id, entry.attempt, blocks=entry.blocks)
 
+    def wrote(what: str, epoch: int, newest: int) -> None:
+        if epoch < newest:
+            record.problems.append(f"fence: {what} was written under epoch {epoch}, and the newest is {newest}")
+
     store.effect, store.failed = effect, failed
+    store.wrote = log.wrote = wrote
     _plan_events(sim, sent)
     with watched(record, note):
         for number in range(scenario.workers):

@@ -36,6 +36,7 @@ class Terms:
     attempts: int
     keeps_order: bool
     transactional: bool
+    undisturbed: bool
     in_flight: int
     held: int
     waiting: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from random import Random
 from typing import Literal, TypeAlias
@@ -15,6 +15,7 @@ from yeondong.core.traits import Order, Partitions, Traits
 from yeondong.engine.plan import Limits, OnFailure, Plan
 
 FLOW = "flow"
+WRITES = ("held.put", "held.put", "held.settle", "source.settle", "commit", "suspects.begin")
 Mode: TypeAlias = Literal["grouped", "plain", "mixed"]
 
 
@@ -48,6 +49,7 @@ class Scenario:
     kills: int
     commits: bool
     crash_at: tuple[str, int] | None
+    freeze_at: tuple[str, int] | None
 
     def describe(self) -> str:
         plan = self.plan
@@ -64,11 +66,15 @@ def scenario(seed: int) -> Scenario:
     random = Random(seed)
     traits = random.choices((LEASED_PREFIX, LEASED_EACH, ASSIGNED_PREFIX, SHARED_EACH), (40, 25, 25, 10))[0]
     exclusive = traits.partitions is Partitions.LEASED
-    mode: Mode = random.choices(("grouped", "plain", "mixed"), (50, 35, 15))[0]  # type: ignore[assignment]
-    policies: tuple[OnFailure, ...] = ("hold_key", "park", "stop") if traits.order is not Order.NONE else ("park", "stop")
+    assigned = traits.partitions is Partitions.ASSIGNED
+    mode: Mode = random.choices(("grouped", "plain", "mixed"), (50, 35, 15))[0]
+    policies: tuple[OnFailure, ...] = (
+        ("hold_key", "park", "stop") if traits.order is not Order.NONE else ("park", "stop")
+    )
     on_failure = random.choices(policies, (50, 35, 15)[: len(policies)])[0]
     attempts = random.randint(3, 5)
-    calm = random.random() < 0.1
+    temper = random.choices(("calm", "lines drop", "anything"), (10, 15, 75))[0]
+    calm, wild = temper == "calm", temper == "anything"
     in_flight = random.choice((6, 12, 24, 48))
     plan = Plan(
         name=FLOW,
@@ -86,7 +92,9 @@ def scenario(seed: int) -> Scenario:
         suspicious=True,
     )
     faults = Faults(preempt=random.choice((0.01, 0.05, 0.15)))
-    if not calm:
+    if temper == "lines drop":
+        faults = Faults(preempt=faults.preempt, lose=random.choice((0.01, 0.03)))
+    elif not calm:
         faults = Faults(
             preempt=faults.preempt,
             lose=random.choice((0.0, 0.003, 0.015)),
@@ -94,31 +102,38 @@ def scenario(seed: int) -> Scenario:
             freeze=random.choice((0.0, 0.0, 0.002)),
             steal=random.choice((0.0, 0.0, 0.002)),
         )
-    return Scenario(
+    drawn = Scenario(
         seed=seed,
         traits=traits,
         mode=mode,
         plan=plan,
-        workers=random.choice((1, 1, 2)) if exclusive else random.choice((1, 2, 2)),
+        workers=1 if temper == "lines drop" else random.choice((1, 1, 2)) if exclusive else random.choice((1, 2, 2)),
         lanes=random.randint(1, 4),
         partitions=random.randint(2, 4),
         keys=random.randint(10, 16),
         messages=random.randint(100, 130),
         publish_seconds=random.choice((0.0, 2.0, 6.0)),
         fault_seconds=0.0 if calm else random.choice((6.0, 12.0)),
-        lease_seconds=random.choice((2.0, 4.0)),
+        lease_seconds=60.0 if temper == "lines drop" else random.choice((2.0, 4.0)),
         faults=faults,
-        crashes=0 if calm else random.randint(0, 3),
-        freezes=0 if calm else random.randint(0, 2),
-        steals=0 if calm or not exclusive else random.randint(0, 2),
-        restarts=random.choice((0, 0, 1, 2)),
+        crashes=random.randint(0, 3) if wild else 0,
+        freezes=random.randint(0, 2) if wild else 0,
+        steals=random.randint(0, 2) if wild and exclusive else 0,
+        restarts=0 if temper == "lines drop" else random.choice((0, 0, 1, 2)),
         outages=0 if calm else random.choice((0, 0, 1, 2)),
-        revocations=random.choice((0, 1, 3, 6)) if traits.partitions is Partitions.ASSIGNED else 0,
+        revocations=random.choice((0, 1, 3, 6)) if assigned and temper != "lines drop" else 0,
         pauses=random.choice((0, 0, 0, 1, 2)),
         person_seconds=random.choice((0.5, 2.0, 1000.0)),
         repairs=random.random() < 0.5,
         odd=random.choice((0.0, 0.05, 0.15, 0.3)),
-        kills=random.choice((0, 0, 0, 1)) if exclusive and not calm else 0,
-        commits=random.random() < 0.2,
-        crash_at=(random.choice(NAMES), random.randint(0, 12)) if not calm and random.random() < 0.5 else None,
+        kills=random.choice((0, 0, 0, 1)) if exclusive and temper == "anything" else 0,
+        commits=random.random() < 0.3,
+        crash_at=(random.choice(NAMES), random.randint(0, 12)) if wild and random.random() < 0.5 else None,
+        freeze_at=(random.choice(WRITES), random.randint(0, 6)) if wild and random.random() < 0.4 else None,
     )
+    # A handler that commits by itself exposes those behind it to whoever looks before the engine has mended it, so this
+    # is drawn only where nobody else can.
+    alone = (
+        exclusive and not wild and not (drawn.crashes or drawn.freezes or drawn.steals or drawn.restarts or drawn.kills)
+    )
+    return drawn if alone else replace(drawn, commits=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -47,7 +48,9 @@ class Script:
         self.kind, self.times = "works", 0
 
 
-def scripts(random: Random, ids: list[str], *, odd: float, attempts: int, kills: int, commits: bool) -> dict[str, Script]:
+def scripts(
+    random: Random, ids: list[str], *, odd: float, attempts: int, kills: int, commits: bool
+) -> dict[str, Script]:
     """Write the scripts of all messages; ``odd`` is the share of those that don't simply work."""
     written: dict[str, Script] = {}
     kinds = (*ODD, "commits") if commits else ODD
@@ -55,11 +58,13 @@ def scripts(random: Random, ids: list[str], *, odd: float, attempts: int, kills:
         if random.random() >= odd:
             written[id] = Script()
             continue
-        kind: Kind = random.choice(kinds)  # type: ignore[arg-type]
+        kind: Kind = random.choice(kinds)
         times = random.randint(1, attempts - 1)
         if kind in ("away", "cut"):
             times = random.randint(1, 6)
-        seconds = random.choice((0.0, 0.0, 0.01, 0.2, 1.0, 4.0)) if kind == "asks" else random.choice((0.1, 0.6, 2.0, 7.0))
+        seconds = (
+            random.choice((0.0, 0.0, 0.01, 0.2, 1.0, 4.0)) if kind == "asks" else random.choice((0.1, 0.6, 2.0, 7.0))
+        )
         written[id] = Script(kind, times, seconds)
     for id in random.sample(ids, kills):
         written[id] = Script("kills")
@@ -73,13 +78,22 @@ class Broken(Exception):
 class Handler:
     """A bound handler of one process, that follows the scripts and lets the world interfere."""
 
-    def __init__(self, process: Process, record: Record, scripts: dict[str, Script], *, transactional: bool) -> None:
+    def __init__(
+        self,
+        process: Process,
+        record: Record,
+        scripts: dict[str, Script],
+        *,
+        transactional: bool,
+        late: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.name = "transactional" if transactional else "plain"
         self.direct = None
         self.transactional = transactional
         self._process = process
         self._record = record
         self._scripts = scripts
+        self._late = late
 
     def decode(self, data: bytes) -> str:
         if data == b"broken":
@@ -88,6 +102,8 @@ class Handler:
 
     def invoke(self, payload: str, delivery: Delivery, tx: Any) -> Outcome | None:
         process, world = self._process, self._process.world
+        if self._late():
+            self._record.problems.append(f"fence: {process.name} begins {payload} after its lease has run out")
         process.gate("", f"handling {payload}")
         script = self._scripts[payload]
         script.tries += 1

@@ -43,14 +43,14 @@ class Partition:
 class SimLog:
     """What is on the broker's disk, and who reads it."""
 
-    def __init__(self, world: World, names: Sequence[str], traits: Traits, *, check_epoch: bool = True) -> None:
+    def __init__(self, world: World, names: Sequence[str], traits: Traits) -> None:
         self.world = world
         self.traits = traits
-        self.check_epoch = check_epoch
         self.partitions = {name: Partition(name) for name in names}
         self.epoch = 0
         self.members: list[SimSource] = []
         self.most_on_loan = 0
+        self.wrote: Callable[[str, int, int], None] = lambda _what, _epoch, _newest: None
 
     def publish(self, partition: str, message: Message, flaw: str | None = None) -> None:
         place = self.partitions[partition]
@@ -59,6 +59,11 @@ class SimLog:
         place.messages.append(message)
         for member in self.members:
             member.ring()
+
+    def check(self, fence: Fence | None) -> None:
+        """Refuse writes under an older epoch than the one that opened last."""
+        if fence is not None and fence.epoch < self.epoch:
+            raise FenceLost(fence.name, fence.epoch)
 
     def drained(self) -> bool:
         return all(p.drained(self.traits.settles) for p in self.partitions.values())
@@ -159,9 +164,7 @@ class SimSource:
                 most = min(limit - len(found), 1 + int(self._world.chance() * limit))
                 found.extend(self._lend(name, most))
         if found:
-            self._world.note(
-                "%s receives %s", self._process.name, " ".join(delivery.message.id for delivery in found)
-            )
+            self._world.note("%s receives %s", self._process.name, " ".join(delivery.message.id for delivery in found))
             on_loan = sum(map(len, self._on_loan.values()))
             self._log.most_on_loan = max(self._log.most_on_loan, on_loan)
         elif self._woken:
@@ -228,8 +231,9 @@ class SimSource:
 
     def settle(self, deliveries: Sequence[Delivery]) -> None:
         self._gate("source.settle")
-        if self._fence is not None and self._log.check_epoch and self._fence.epoch < self._log.epoch:
-            raise FenceLost(self._fence.name, self._fence.epoch)
+        self._log.check(self._fence)
+        if self._fence is not None:
+            self._log.wrote("source.settle", self._fence.epoch, self._log.epoch)
         for delivery in deliveries:
             partition = self._log.partitions[delivery.partition]
             self._on_loan.get(delivery.partition, set()).discard(delivery.receipt)

@@ -43,16 +43,17 @@ class SimStore:
     """What is on the disk."""
 
     world: World
-    check_epoch: bool = True
     leases: dict[str, Lease] = field(default_factory=dict)
     inbox: dict[tuple[str, str], None] = field(default_factory=dict)
     claimed: dict[tuple[str, str], SimTransaction] = field(default_factory=dict)
     held: dict[str, list[Entry]] = field(default_factory=dict)
+    discarded: dict[tuple[str, str], None] = field(default_factory=dict)
     suspects: dict[str, dict[str, int]] = field(default_factory=dict)
     controls: dict[str, Control] = field(default_factory=dict)
     openers: dict[str, str | None] = field(default_factory=dict)
     effect: Callable[[str, str], None] = lambda _id, _by: None
     failed: Callable[[Entry], None] = lambda _entry: None
+    wrote: Callable[[str, int, int], None] = lambda _what, _epoch, _newest: None
     most_held: int = 0
     last_entry: int = 0
 
@@ -60,12 +61,17 @@ class SimStore:
         return self.held.setdefault(flow, [])
 
     def check(self, name: str, fence: Fence | None) -> None:
-        """What each fenced statement asks: is this epoch still the newest?"""
-        if fence is None or not self.check_epoch:
+        """Refuse a write under an epoch that is not the newest, as each fenced statement does."""
+        if fence is None:
             return
         lease = self.leases.get(fence.name)
         if lease is None or lease.epoch != fence.epoch:
             raise FenceLost(fence.name, fence.epoch)
+
+    def written(self, what: str, fence: Fence | None) -> None:
+        """Tell the observer under which epoch something was written, and which is the newest."""
+        if fence is not None:
+            self.wrote(what, fence.epoch, self.leases[fence.name].epoch)
 
     # --- what persons do ----------------------------------------------------------------------------------------------
 
@@ -79,6 +85,7 @@ class SimStore:
 
     def discard(self, flow: str, entry: Entry) -> None:
         self.entries(flow).remove(entry)
+        self.discarded[flow, entry.message.id] = None
 
 
 class SimTransaction:
@@ -174,12 +181,18 @@ class SimHeld:
     copies = True
 
     def __init__(self, session: SimSession) -> None:
-        self._session = session
+        self.session = session
         self._store = session.store
 
     def put(self, flow: str, holds: Sequence[Hold], fence: Fence | None) -> None:
-        self._session.gate("held.put")
+        self.session.gate("held.put")
+        self.commit(flow, holds, fence)
+        self.session.after("held.put")
+
+    def commit(self, flow: str, holds: Sequence[Hold], fence: Fence | None) -> None:
+        """Put, with nothing in between."""
         self._store.check(flow, fence)
+        self._store.written("held.put", fence)
         entries = self._store.entries(flow)
         there = {entry.message.id for entry in entries}
         for hold in holds:
@@ -191,16 +204,16 @@ class SimHeld:
             entry = Entry(self._store.last_entry, delivery.message, delivery.partition, 0, 0.0, False, True, None)
             self._write(entry, hold)
             entries.append(entry)
-            self._session.world.note("held: %s put%s", entry.message.id, " as failed" if entry.failed else "")
+            self.session.world.note("held: %s put%s", entry.message.id, " as failed" if entry.failed else "")
         self._store.most_held = max(self._store.most_held, len(entries))
-        self._session.after("held.put")
 
     def known(self, flow: str, ids: Collection[str]) -> set[str]:
-        self._session.gate("held.known")
-        return {entry.message.id for entry in self._store.entries(flow) if entry.message.id in ids}
+        self.session.gate("held.known")
+        held = {entry.message.id for entry in self._store.entries(flow)}
+        return {id for id in ids if id in held or (flow, id) in self._store.discarded}
 
     def keys(self, flow: str) -> Mapping[tuple[str, ...], int]:
-        self._session.gate("held.keys")
+        self.session.gate("held.keys")
         counts: dict[tuple[str, ...], int] = {}
         for entry in self._store.entries(flow):
             if entry.blocks:
@@ -209,7 +222,7 @@ class SimHeld:
         return counts
 
     def due(self, flow: str, limit: int) -> Sequence[Delivery]:
-        self._session.gate("held.due")
+        self.session.gate("held.due")
         open_keys: dict[tuple[str, ...], bool] = {}
         found: list[Delivery] = []
         for entry in self._store.entries(flow):
@@ -226,17 +239,22 @@ class SimHeld:
         return found
 
     def settle(self, flow: str, done: Sequence[Delivery], again: Sequence[Hold], fence: Fence | None) -> None:
-        self._session.gate("held.settle")
+        self.session.gate("held.settle")
         self._store.check(flow, fence)
+        self._store.written("held.settle", fence)
         gone = {delivery.receipt.id for delivery in done}
         entries = self._store.entries(flow)
+        for entry in entries:
+            if entry.id in gone:
+                self.session.world.note("held: %s is done", entry.message.id)
         entries[:] = [entry for entry in entries if entry.id not in gone]
         by_id = {entry.id: entry for entry in entries}
         for hold in again:
-            entry = by_id.get(hold.delivery.receipt.id)
-            if entry is not None and not entry.failed:
-                self._write(entry, hold)
-        self._session.after("held.settle")
+            found = by_id.get(hold.delivery.receipt.id)
+            if found is not None and not found.failed:
+                self.session.world.note("held: %s %s", found.message.id, "has failed" if hold.failed else "is to wait")
+                self._write(found, hold)
+        self.session.after("held.settle")
 
     def _write(self, entry: Entry, hold: Hold) -> None:
         entry.attempt = hold.delivery.attempt
@@ -248,7 +266,7 @@ class SimHeld:
             self._store.failed(entry)
 
     def count(self, flow: str) -> int:
-        self._session.gate("held.count")
+        self.session.gate("held.count")
         return len(self._store.entries(flow))
 
 

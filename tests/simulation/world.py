@@ -141,6 +141,7 @@ class Process:
         self.frozen = False
         self.clock = SimClock(world, offset=round(world.chance() * 1000, 3))
         self.crash_at: dict[str, int] = {}
+        self.freeze_at: dict[str, int] = {}
         self._buried: list[Callable[[], None]] = []
         world.processes.append(self)
 
@@ -178,26 +179,31 @@ class Process:
         world.time += 0.0002
         if system in world.away and world.time < world.away[system]:
             raise ConnectionLost(system, "sim", "away")
-        faults, drawn = world.faults, world.chance()
-        if drawn < faults.preempt:
+        if self.freeze_at and self._counted_down(self.freeze_at, what):
+            self._freeze(what)
+        drawn = world.chance()
+        if drawn < world.faults.preempt:
             world.interleave(1 + int(world.chance() * 6))
         elif not world.calm:
-            drawn -= faults.preempt
-            if drawn < faults.lose:
-                if system:
-                    world.disturbances += 1
-                    world.note("%s: %s loses its line to %s", self.name, what, system)
-                    raise ConnectionLost(system, "sim", f"cut before {what}")
-            elif drawn < faults.lose + faults.crash:
-                self._may_die(what)
-            elif drawn < faults.lose + faults.crash + faults.freeze:
-                self._freeze(what)
-            elif drawn < faults.lose + faults.crash + faults.freeze + faults.steal and world.steals_left > 0:
-                world.steals_left -= 1
-                world.disturbances += 1
-                world.steal()
+            self._disturb(drawn - world.faults.preempt, system, what)
         if self.dead:
             raise Crash
+
+    def _disturb(self, drawn: float, system: str, what: str) -> None:
+        world, faults = self.world, self.world.faults
+        if drawn < faults.lose:
+            if system:
+                world.disturbances += 1
+                world.note("%s: %s loses its line to %s", self.name, what, system)
+                raise ConnectionLost(system, "sim", f"cut before {what}")
+        elif drawn < faults.lose + faults.crash:
+            self._may_die(what)
+        elif drawn < faults.lose + faults.crash + faults.freeze:
+            self._freeze(what)
+        elif drawn < faults.lose + faults.crash + faults.freeze + faults.steal and world.steals_left > 0:
+            world.steals_left -= 1
+            world.disturbances += 1
+            world.steal()
 
     def after(self, system: str, what: str) -> None:
         """The moment after an effect: the answer may get lost."""
@@ -217,12 +223,16 @@ class Process:
         """Given to the engine as its failpoint."""
         if self.dead:
             raise Crash
-        left = self.crash_at.get(name)
-        if left is not None:
-            self.crash_at[name] = left - 1
-            if left == 0:
-                self._may_die(f"at {name}")
+        if self._counted_down(self.crash_at, name):
+            self._may_die(f"at {name}")
         self.gate("", name)
+
+    def _counted_down(self, counts: dict[str, int], name: str) -> bool:
+        left = counts.get(name)
+        if left is None:
+            return False
+        counts[name] = left - 1
+        return left == 0
 
     def _may_die(self, what: str) -> None:
         world = self.world
