@@ -32,18 +32,8 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["README.md", "README.ko.md"])
 def test_the_lines_of_the_readme_run(tmp_path: Path, name: str) -> None:
     (tmp_path / "shop.py").write_text(read_page(name).files()["shop.py"], encoding="utf-8")
-    (tmp_path / "go.py").write_text(
-        "import sqlite3\n"
-        "import shop\n"
-        "file = sqlite3.connect('shop.db')\n"
-        "file.execute('create table orders (customer, amount)')\n"
-        "file.execute('create table points (customer, points)')\n"
-        "shop.place_order(file, 'kim', 39_000)\n",
-        encoding="utf-8",
-    )
-
     with Terminal(tmp_path) as terminal:
-        assert terminal.type("python go.py") == (0, "\n")
+        assert terminal.type("python shop.py") == (0, "\n")
         terminal.type("yeondong run shop > worker.log 2>&1 &")
         terminal.look(
             "python -c \"import sqlite3; print(*sqlite3.connect('shop.db').execute('select * from points'))\"",
