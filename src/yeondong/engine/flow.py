@@ -18,6 +18,7 @@ from yeondong.core.message import order_key
 from yeondong.core.source import Source
 from yeondong.core.store import Control, FlowReport, Held, HeldReceipt, Hold, Session
 from yeondong.engine.holding import Holding
+from yeondong.engine.intake import Intake
 from yeondong.engine.lane import Halt, Work
 from yeondong.engine.orphans import Orphans
 from yeondong.engine.plan import Plan, Scope, Surroundings
@@ -26,6 +27,7 @@ from yeondong.engine.slots import EVERYTHING, NOTHING, Slot, Slots
 from yeondong.engine.standing import Standing
 from yeondong.engine.suspicion import Suspicion
 from yeondong.engine.waiting import Wait, Waits
+from yeondong.engine.waking import Waking
 from yeondong.errors import ConnectionLost, DeclarationError, FenceLost, UnknownName
 
 log = logging.getLogger("yeondong.engine")
@@ -79,18 +81,19 @@ class Flow:
         self._random = surroundings.random
         self._failpoint = surroundings.failpoint
         self._owner = surroundings.owner
-        self._bell = surroundings.make_bell()
         self._halt = Halt(self._clock, (lambda: fences(plan.name)) if plan.exclusive else None)
-        self._slots = Slots(plan.name, works, make_lane=surroundings.make_lane, halt=self._halt, ring=self._ring)
+        self._slots = Slots(
+            plan.name, works, make_lane=surroundings.make_lane, halt=self._halt, ring=lambda: self._waking.ring()
+        )
+        self._waking = Waking(surroundings.make_bell(), source.wake, lambda: bool(self._slots.results))
         self._loans = Loans(source.traits.settles)
         self._waits = Waits()
         self._orphans = Orphans()
         self._holding = Holding(plan.name, held, most=plan.limits.held, clock=self._clock, failpoint=self._failpoint)
         self._suspicion = Suspicion(plan.name, session.suspects, self._clock, self._failpoint)
         self._standing = Standing(plan.name, self._clock, self._random)
-        self._arrived: list[Delivery] = []
-        self._keys_known = False
-        self._lookups: dict[str, int] = {}
+        in_flight = plan.limits.in_flight
+        self._intake = Intake(self._loans, self._slots, self._holding, self._suspicion, in_flight)
         self._opened = False
         self._fence: Fence | None = None
         self._lost_epoch = 0
@@ -98,8 +101,6 @@ class Flow:
         self._stop_reason: str | None = None
         self._winding_down = False
         self._look_at = 0.0
-        self._in_receive = False
-        self._in_wait = False
         self._stopping = threading.Event()
         self._turned_at = self._clock.elapsed()
 
@@ -139,13 +140,13 @@ class Flow:
                 self._abandon("the lease was lost")
             self._fence = None
             self._standing.enter("standby")
-            self._wait(IDLE_SECONDS)
+            self._waking.wait(IDLE_SECONDS)
             return False
         self._fence = fence
         if now < self._standing.resume_at:
             if self._opened:
                 self._at_source(self._source.receive, 0, 0)
-            self._wait(min(self._standing.resume_at - now, IDLE_SECONDS))
+            self._waking.wait(min(self._standing.resume_at - now, IDLE_SECONDS))
             return False
         if now >= self._look_at:
             self._control = self._session.flows.control(self.name)
@@ -166,7 +167,7 @@ class Flow:
         elif control.stopped is not None or control.paused is not None:
             state = "stopped" if control.stopped is not None else "paused"
             self._standing.enter(state, control.stopped or control.paused)
-            self._wait(LOOK_SECONDS)
+            self._waking.wait(LOOK_SECONDS)
         elif control.replay is not None:
             self._replay(control.replay)
         return False
@@ -196,13 +197,13 @@ class Flow:
     def _open(self) -> bool:
         """Open the source; False while lanes still end what they had when the flow was abandoned or wound down."""
         if self._halt.everything and self._slots.busy():
-            self._wait(BUSY_SECONDS)
+            self._waking.wait(BUSY_SECONDS)
             return False
         self._scope.generation = self._control.generation
         self._halt.everything = False
         self._at_source(self._source.open, self._fence, self._revoked)
         self._holding.open()
-        self._lookups = {}
+        self._intake.open()
         if self.plan.exclusive:
             self._look_for_unclean_end()
         self._opened = True
@@ -233,7 +234,7 @@ class Flow:
         self._orphans.tried(self._waits.drop(EVERYTHING))
         self._orphans.tried(self._holding.drop(None))
         self._orphans.tried(self._slots.drop(EVERYTHING))
-        self._arrived = []
+        self._intake.drop(None)
         self._loans.drop()
         self._source.close()
         self._opened = self._winding_down = False
@@ -243,7 +244,7 @@ class Flow:
         self._halt.partitions = partitions
         until = self._clock.elapsed() + REVOKE_SECONDS
         while self._slots.busy(partitions) and self._clock.elapsed() < until:
-            self._wait(BUSY_SECONDS)
+            self._waking.wait(BUSY_SECONDS)
             self._collect()
         self._collect()
         try:
@@ -256,18 +257,16 @@ class Flow:
             self._orphans.tried(self._waits.drop(partitions))
             self._orphans.tried(self._holding.drop(partitions))
             self._orphans.tried(self._slots.drop(partitions))
-            self._arrived = [delivery for delivery in self._arrived if delivery.partition not in partitions]
+            self._intake.drop(partitions)
             self._loans.drop(partitions)
             self._halt.partitions = NOTHING
-            for partition in partitions:
-                self._lookups.pop(partition, None)
 
     def _wind_down(self) -> bool:
         """Come to a standstill: end what runs, settle, give the rest back, close. True once it is closed."""
         if not self._winding_down:
             self._winding_down = self._halt.everything = True
         if self._slots.busy() or self._fill_gaps():
-            self._wait(BUSY_SECONDS)
+            self._waking.wait(BUSY_SECONDS)
             return False
         self._take_over()
         self._settle()
@@ -275,7 +274,7 @@ class Flow:
         return True
 
     def _fill_gaps(self) -> bool:
-        """Hand out what something finished waits behind, so that a clean end repeats nothing; False if there is none."""
+        """Hand out what something finished waits behind, so that a clean end repeats nothing; False if nothing."""
         gaps = self._loans.gaps()
         if not gaps or self._stop_reason is not None or self._suspicion.active:
             return False
@@ -283,9 +282,13 @@ class Flow:
         for slot in self._slots:
             rest = deque(d for d in slot.backlog if (d.partition, d.receipt) not in gaps)
             slot.backlog = deque(d for d in slot.backlog if (d.partition, d.receipt) in gaps)
-            slot.give(self._free(slot))
+            free = self._free(slot)
             slot.backlog = rest
-        self._halt.everything = not self._slots.busy()
+            if self._stop_reason is not None:
+                slot.backlog.extendleft(reversed(free))
+            else:
+                slot.give(free)
+        self._halt.everything = self._stop_reason is not None or not self._slots.busy()
         return self._slots.busy()
 
     def _close(self) -> None:
@@ -432,26 +435,18 @@ class Flow:
 
     def _receive(self) -> None:
         limits = self.plan.limits
-        due = self._holding.due(max(1, limits.in_flight // 4), self._slots.in_hand)
-        self._suspicion.suspect(due)
-        self._slots.admit(due)
-        if due:
-            self._slots.expect_held()
-        if self._arrived:
-            self._admit([])
+        self._intake.due()
+        self._intake.take(())
         room = limits.in_flight - self._loans.count
         if room <= 0 or self._loans.bytes >= limits.in_flight_bytes or self._holding.full is not None:
             self._at_source(self._source.receive, 0, 0)
-            self._wait(BUSY_SECONDS)
+            self._waking.wait(BUSY_SECONDS)
             return
-        self._in_receive = True
-        try:
+        with self._waking.receiving():
             deliveries = self._at_source(self._source.receive, room, self._seconds_to_wait())
-        finally:
-            self._in_receive = False
         if deliveries:
             self._failpoint(RECEIVED)
-            self._admit(deliveries)
+            self._intake.take(deliveries)
         self._suspicion.end_if_over(idle=not (deliveries or self._loans.count or self._holding.out))
 
     def _seconds_to_wait(self) -> float:
@@ -462,40 +457,6 @@ class Flow:
         due = self._waits.next_due()
         until = min(until, self._holding.look_at, until if due is None else due)
         return max(0.0, until - now)
-
-    def _admit(self, deliveries: Sequence[Delivery]) -> None:
-        """Put new loans into the backlogs of their lanes, but for those that are held already."""
-        for partition in self._loans.lend(deliveries):
-            self._lookups[partition] = self.plan.limits.in_flight
-            self._keys_known = False
-        self._arrived.extend(deliveries)
-        if not self._keys_known:
-            self._holding.refresh()
-            self._keys_known = True
-        if self._lookups:
-            self._arrived = self._not_yet_held(self._arrived)
-        self._slots.admit(self._arrived)
-        self._arrived = []
-
-    def _not_yet_held(self, deliveries: list[Delivery]) -> list[Delivery]:
-        """Settle what is in held since before a crash, so that it makes no second record.
-
-        Only what could have been in flight then can be there: the first deliveries of each partition.
-        """
-        first: dict[int, Delivery] = {}
-        left = dict(self._lookups)
-        for delivery in deliveries:
-            if left.get(delivery.partition, 0) > 0:
-                first[id(delivery)] = delivery
-                left[delivery.partition] -= 1
-        known = self._holding.known({d.message.id for d in first.values()})
-        self._lookups = {partition: number for partition, number in left.items() if number > 0}
-        self._suspicion.suspect(delivery for delivery in first.values() if delivery.message.id not in known)
-        if not known:
-            return deliveries
-        held = {key for key, delivery in first.items() if delivery.message.id in known}
-        self._loans.finish([delivery for key, delivery in first.items() if key in held])
-        return [d for d in deliveries if id(d) not in held]
 
     # --- to the lanes -------------------------------------------------------------------------------------------------
 
@@ -511,7 +472,11 @@ class Flow:
             return
         for slot in self._slots:
             if slot.backlog and not slot.busy:
-                slot.give(self._free(slot))
+                free = self._free(slot)
+                if self._halt.everything:  # one of them stops the flow, by what became of it under its former loan
+                    slot.backlog.extendleft(reversed(free))
+                    return
+                slot.give(free)
 
     def _free(self, slot: Slot) -> list[Delivery]:
         """Empty the backlog of a lane at rest: put aside what must wait behind its key, return the rest."""
@@ -566,6 +531,9 @@ class Flow:
             return
         for slot in self._slots:
             free = self._free(slot)
+            if self._halt.everything:
+                slot.backlog.extendleft(reversed(free))
+                return
             if free:
                 slot.backlog.extend(free[1:])
                 self._try_suspect(slot, free[0])
@@ -587,31 +555,11 @@ class Flow:
             self._suspicion.write(current)
             slot.give([slot.backlog.popleft()])
 
-    # --- waiting ------------------------------------------------------------------------------------------------------
-
-    def _wait(self, seconds: float) -> None:
-        """Wait for the lanes, or for a wake-up."""
-        self._in_wait = True
-        if not self._slots.results:
-            self._bell.wait(seconds)
-        self._bell.clear()
-        self._in_wait = False
-
-    def _ring(self) -> None:
-        # The flow sets its mark before it looks at the results, and a lane adds its result before it looks at the mark:
-        # whichever comes first, one of them sees the other.
-        if self._in_receive:
-            self._source.wake()
-        elif self._in_wait:
-            self._bell.set()
+    # --- life ---------------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
         """End the current wait. Any thread may call it."""
-        self._bell.set()
-        if self._in_receive:
-            self._source.wake()
-
-    # --- life ---------------------------------------------------------------------------------------------------------
+        self._waking.wake()
 
     def alive(self, within_seconds: float) -> bool:
         """Whether the round has turned within this time."""
@@ -657,7 +605,7 @@ class Flow:
         self._halt.everything = True
         while (self._slots.busy() or self._fill_gaps()) and self._clock.elapsed() < until:
             self._turned_at = self._clock.elapsed()
-            self._wait(BUSY_SECONDS)
+            self._waking.wait(BUSY_SECONDS)
             self._collect()
         self._halt.everything = True
         self.at_rest = not self._slots.busy()

@@ -24,10 +24,12 @@ class Sending:
     def __call__(self, deliveries: Sequence[Delivery], halt: Halt) -> Iterator[Settled]:
         batch: list[Delivery] = []
         behind: list[Delivery] = []
+        parked: list[Settled] = []
         blocked: set[tuple[str, ...]] = set()
         check = self._sink.check
         for delivery in deliveries:
-            if blocked and order_key(delivery.message) in blocked:
+            if (blocked and order_key(delivery.message) in blocked) or halt.covers(delivery):
+                blocked.add(order_key(delivery.message))  # the halt may end before the next one of the key
                 behind.append(delivery)
                 continue
             reason = delivery.flaw or check(delivery.message)
@@ -35,13 +37,19 @@ class Sending:
                 batch.append(delivery)
             else:
                 blocked.add(order_key(delivery.message))
-                yield Settled(Park(reason), [delivery])
+                parked.append(Settled(Park(reason), [delivery]))
         if batch:
-            yield from self._send(batch, halt)
+            settled = self._send(batch, halt)
+            if type(settled[0].outcome) is Unhandled:
+                # All of it comes back: an earlier message of a key must not find a later one parked before it.
+                yield Settled(settled[0].outcome, deliveries)
+                return
+            yield from settled
+        yield from parked
         if behind:
             yield Settled(UNHANDLED, behind)
 
-    def _send(self, batch: Sequence[Delivery], halt: Halt) -> Iterator[Settled]:
+    def _send(self, batch: Sequence[Delivery], halt: Halt) -> list[Settled]:
         try:
             if not self._open:
                 self._sink.open()
@@ -51,16 +59,13 @@ class Sending:
             self._failpoint(SENT)
         except ConnectionLost as away:
             self.close()
-            yield Settled(Unhandled(outage=str(away)), batch)
-            return
+            return [Settled(Unhandled(outage=str(away)), batch)]
         if not refused:
-            yield Settled(DONE, batch)
-            return
+            return [Settled(DONE, batch)]
         reasons = {id(r.message): r.reason for r in refused}
-        yield Settled(DONE, [d for d in batch if id(d.message) not in reasons])
-        for delivery in batch:
-            if (reason := reasons.get(id(delivery.message))) is not None:
-                yield Settled(Park(reason), [delivery])
+        sent = Settled(DONE, [d for d in batch if id(d.message) not in reasons])
+        refusals = [(d, reasons[id(d.message)]) for d in batch if id(d.message) in reasons]
+        return [sent, *(Settled(Park(reason), [delivery]) for delivery, reason in refusals)]
 
     def close(self) -> None:
         self._open = False

@@ -51,6 +51,11 @@ class Suspicion:
         if self.active:
             self._suspects.update(delivery.message.id for delivery in deliveries)
 
+    def suspect_again(self, deliveries: Iterable[Delivery]) -> None:
+        """Run those alone that an owner had begun when it ended, wherever they come among the others."""
+        if self.active and self._begun:
+            self._suspects.update(d.message.id for d in deliveries if self._begun.get(d.message.id))
+
     def suspects(self, delivery: Delivery) -> bool:
         return delivery.message.id in self._suspects
 
