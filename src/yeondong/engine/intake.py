@@ -63,6 +63,7 @@ class Intake:
             self._keys_known = True
         if self._lookups:
             self._arrived = self._not_yet_held(self._arrived)
+        self._suspicion.suspect_again(self._arrived)
         self._slots.admit(self._arrived)
         self._arrived = []
 
