@@ -12,20 +12,28 @@ from typing import Any
 
 from tests.simulation.lanes import SimBell, SteppedLane
 from tests.simulation.record import Record, Sent, Terms
+from tests.simulation.rows import RowSource, SimOutboxRows, SimRows
 from tests.simulation.scenario import FLOW, Scenario
-from tests.simulation.scripts import Handler, Script, scripts
+from tests.simulation.scripts import Handler, Script, SimSink, scripts
+from tests.simulation.scripts import Kind as ScriptKind
 from tests.simulation.sources import SimLog, SimSource
 from tests.simulation.store import Entry, SimSession, SimStore
 from tests.simulation.world import FOREVER, Process, World
 from yeondong.core.message import Kind, Message, order_key
-from yeondong.core.store import Control
+from yeondong.core.store import Control, Held
 from yeondong.core.traits import Order
 from yeondong.engine.flow import Flow
 from yeondong.engine.handling import Dispatch, Grouped, Plain
 from yeondong.engine.keeper import Keeper
 from yeondong.engine.lane import Halt, Lane, Report, Work
 from yeondong.engine.plan import Scope, Surroundings
+from yeondong.engine.sending import Sending
+from yeondong.outbox.holding import RowHolding
 
+SENT_AS: dict[ScriptKind, ScriptKind] = {
+    "fails": "works", "forever": "parks", "asks": "slow", "away": "cut", "exits": "works", "undecodable": "works",
+    "unknown": "works", "unwanted": "works",
+}  # fmt: skip
 CHANNEL = "orders"
 MOST_STEPS = 60_000
 MOST_SECONDS = 900.0
@@ -72,7 +80,8 @@ class SimWorker:
             process.crash_at = dict([scenario.crash_at])
         if scenario.freeze_at is not None and sim.lives[name] == 1:
             process.freeze_at = dict([scenario.freeze_at])
-        self.source = SimSource(sim.log, process, self.ring, self._sleep)
+        source = RowSource if isinstance(sim.log, SimRows) else SimSource
+        self.source = source(sim.log, process, self.ring, self._sleep)
         surroundings = Surroundings(
             owner=process.name,
             clock=process.clock,
@@ -96,7 +105,7 @@ class SimWorker:
             self.source,
             [self._work(scope) for _ in range(scenario.lanes)],
             session=session,  # type: ignore[arg-type]
-            held=session.held,
+            held=self._held(session),
             fences=self.keeper.fence,
             scope=scope,
             surroundings=surroundings,
@@ -106,8 +115,22 @@ class SimWorker:
             process.party("keeper", self._keep)
         process.on_death(lambda: sim.ended(name))
 
+    def _held(self, session: SimSession) -> Held:
+        if isinstance(self._sim.log, SimRows):
+            return RowHolding(SimOutboxRows(session, self._sim.log, FLOW))
+        return session.held
+
+    def _deadline(self) -> float:
+        if not self._sim.scenario.plan.exclusive:
+            return FOREVER
+        fence = self.keeper.fence(FLOW)
+        return fence.deadline if fence is not None else -FOREVER
+
     def _work(self, scope: Scope) -> Work:
         sim, process, plan = self._sim, self.process, self._sim.scenario.plan
+        if sim.scenario.mode == "sending":
+            sink = SimSink(process, sim.record, sim.scripts, deadline=self._deadline)
+            return Sending(sink, failpoint=process.failpoint)
         fenced = plan.exclusive and sim.scenario.mode == "plain"
 
         def late() -> bool:
@@ -186,6 +209,9 @@ def messages(scenario: Scenario, random: Random) -> tuple[dict[str, Script], lis
         kills=scenario.kills,
         commits=scenario.commits and scenario.mode == "grouped",
     )
+    if scenario.mode == "sending":
+        for script in written.values():
+            script.kind = SENT_AS.get(script.kind, script.kind)
     sent: list[tuple[str, Message, str | None]] = []
     for id in ids:
         number = random.randrange(scenario.keys)
@@ -202,7 +228,7 @@ def messages(scenario: Scenario, random: Random) -> tuple[dict[str, Script], lis
 def undisturbed(scenario: Scenario) -> bool:
     """Whether one process handles everything from start to end, so that only lines may drop."""
     deaths = scenario.crashes or scenario.freezes or scenario.steals or scenario.kills or scenario.restarts
-    return scenario.workers == 1 and not deaths and not scenario.revocations
+    return scenario.workers == 1 and scenario.mode != "sending" and not deaths and not scenario.revocations
 
 
 def expected(script: Script) -> Any:
@@ -232,7 +258,8 @@ def run(scenario: Scenario, note: Callable[[str], None] | None = None) -> Record
     )
     record = Record(terms)
     store = SimStore(world)
-    log = SimLog(world, [f"p{n}" for n in range(scenario.partitions)], scenario.traits)
+    names = [f"p{n}" for n in range(scenario.partitions)]
+    log = SimRows(store, FLOW, names, scenario.traits) if scenario.rows else SimLog(world, names, scenario.traits)
     sim = Sim(scenario, world, store, log, record, written)
 
     def effect(id: str, by: str) -> None:
@@ -388,7 +415,7 @@ def _waiting(sim: Sim) -> list[tuple[str, bool]]:
             blocked.add(key)
         elif not entry.failed:
             waiting.append((entry.message.id, key in blocked))
-    return waiting
+    return waiting + [(id, True) for id in sim.log.behind()]
 
 
 def _until_quiet(sim: Sim) -> None:

@@ -16,7 +16,7 @@ from yeondong.engine.plan import Limits, OnFailure, Plan
 
 FLOW = "flow"
 WRITES = ("held.put", "held.put", "held.settle", "source.settle", "commit", "suspects.begin")
-Mode: TypeAlias = Literal["grouped", "plain", "mixed"]
+Mode: TypeAlias = Literal["grouped", "plain", "mixed", "sending"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,7 @@ class Scenario:
 
     seed: int
     traits: Traits
+    rows: bool
     mode: Mode
     plan: Plan
     workers: int
@@ -53,8 +54,9 @@ class Scenario:
 
     def describe(self) -> str:
         plan = self.plan
+        source = f"{self.traits.partitions.value} {self.traits.settles.value} source{' of rows' if self.rows else ''}"
         return (
-            f"seed {self.seed}: {self.traits.partitions.value} {self.traits.settles.value} source, {self.partitions} "
+            f"seed {self.seed}: {source}, {self.partitions} "
             f"partitions, {self.keys} keys, {self.messages} messages; {self.mode} handlers on {self.lanes} lanes, "
             f"{self.workers} workers; on_failure {plan.on_failure}, {plan.attempts} attempts, {plan.limits}, "
             f"{plan.backoff}; {self.faults}, {self.crashes} crashes, {self.freezes} freezes, {self.steals} steals"
@@ -64,10 +66,11 @@ class Scenario:
 def scenario(seed: int) -> Scenario:
     """Draw a scenario; most have faults, and a tenth has none."""
     random = Random(seed)
-    traits = random.choices((LEASED_PREFIX, LEASED_EACH, ASSIGNED_PREFIX, SHARED_EACH), (40, 25, 25, 10))[0]
+    traits = random.choices((LEASED_PREFIX, LEASED_EACH, ASSIGNED_PREFIX, SHARED_EACH), (36, 32, 23, 9))[0]
+    rows = traits is LEASED_EACH and random.random() < 0.6
     exclusive = traits.partitions is Partitions.LEASED
     assigned = traits.partitions is Partitions.ASSIGNED
-    mode: Mode = random.choices(("grouped", "plain", "mixed"), (50, 35, 15))[0]
+    mode: Mode = random.choices(("grouped", "plain", "mixed", "sending"), (45, 30, 12, 13))[0]
     policies: tuple[OnFailure, ...] = (
         ("hold_key", "park", "stop") if traits.order is not Order.NONE else ("park", "stop")
     )
@@ -105,6 +108,7 @@ def scenario(seed: int) -> Scenario:
     drawn = Scenario(
         seed=seed,
         traits=traits,
+        rows=rows,
         mode=mode,
         plan=plan,
         workers=1 if temper == "lines drop" else random.choice((1, 1, 2)) if exclusive else random.choice((1, 2, 2)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -12,6 +12,9 @@ from tests.simulation.record import Record
 from tests.simulation.store import SimTransaction
 from tests.simulation.world import Crash, Process
 from yeondong.core.delivery import DONE, Delivery, Outcome, Park, Retry
+from yeondong.core.message import Message
+from yeondong.core.sink import Refused
+from yeondong.core.traits import Order, Partitions, Settles, Traits
 from yeondong.errors import ConnectionLost, Unavailable
 
 Kind: TypeAlias = Literal[
@@ -151,3 +154,61 @@ class Handler:
                 return DONE
             case _:
                 return None
+
+
+class SimSink:
+    """A broker that takes messages one after the other; what was taken before the line dropped, stays taken."""
+
+    traits = Traits(durable=True, order=Order.KEY, settles=Settles.EACH, partitions=Partitions.SHARED)
+
+    def __init__(
+        self,
+        process: Process,
+        record: Record,
+        scripts: dict[str, Script],
+        *,
+        deadline: Callable[[], float],
+    ) -> None:
+        self._process = process
+        self._record = record
+        self._scripts = scripts
+        self._deadline = deadline
+        self._open = False
+
+    def open(self) -> None:
+        self._process.gate("broker", "sink.open")
+        self._open = True
+
+    def check(self, message: Message) -> str | None:
+        return "too large" if self._scripts[message.id].kind == "parks" else None
+
+    def send(self, messages: Sequence[Message], deadline: float) -> Sequence[Refused]:
+        process, world = self._process, self._process.world
+        if not self._open:
+            raise AssertionError("the sink is not open")
+        if deadline > self._deadline():
+            self._record.problems.append(f"fence: {process.name} may send beyond its lease")
+        process.gate("broker", "sink.send")
+        for message in messages:
+            id = message.id
+            if process.clock.elapsed() >= deadline:
+                raise ConnectionLost("broker", "sim", "the deadline has passed")
+            script = self._scripts[id]
+            script.tries += 1
+            world.time += world.chance() * 0.004
+            if script.kind == "kills":
+                self._record.add("killed", id)
+                process.kill(f"{id} kills it")
+            if process.dead:
+                raise Crash
+            if script.kind == "cut" and script.tries <= script.times:
+                raise ConnectionLost("broker", "sim", "cut")
+            self._record.add("effect", id)
+            world.note("%s sends %s", process.name, id)
+            if script.kind == "slow" and script.tries == 1 and not world.deep:
+                world.spend(world.time + script.seconds, lambda: process.dead)
+            process.gate("broker", f"sent {id}")
+        return []
+
+    def close(self) -> None:
+        self._open = False

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from tests.simulation.world import Process, World
 from yeondong.core.delivery import Delivery
@@ -66,7 +67,12 @@ class SimLog:
             raise FenceLost(fence.name, fence.epoch)
 
     def drained(self) -> bool:
+        """Whether nothing is left to be lent."""
         return all(p.drained(self.traits.settles) for p in self.partitions.values())
+
+    def behind(self) -> list[str]:
+        """Return what stays here behind failures."""
+        return []
 
     # --- who reads ----------------------------------------------------------------------------------------------------
 
@@ -204,30 +210,41 @@ class SimSource:
 
     def _lend(self, name: str, most: int) -> list[Delivery]:
         partition = self._log.partitions[name]
-        returned, on_loan = self._returned[name], self._on_loan[name]
-        shared = self.traits.partitions is Partitions.SHARED
-        each = self.traits.settles is Settles.EACH
         found: list[Delivery] = []
-        if shared:
-            candidates = [n for n in range(len(partition.messages)) if n not in partition.loans]
-        else:
-            candidates = [*returned, *range(self._cursor[name], len(partition.messages))]
-        for offset in candidates:
-            if len(found) >= most:
-                break
-            if offset in on_loan:
-                continue
-            if offset in returned:
-                returned.remove(offset)
-            if not shared:
-                self._cursor[name] = max(self._cursor[name], offset + 1)
-            if each and offset in partition.settled:
-                continue
-            on_loan.add(offset)
-            if shared:
+        for offset in islice(self._candidates(partition), most):
+            self._on_loan[name].add(offset)
+            if self.traits.partitions is Partitions.SHARED:
                 partition.loans[offset] = self
-            found.append(Delivery(partition.messages[offset], offset, name, flaw=partition.flaws.get(offset)))
+            found.append(
+                Delivery(
+                    partition.messages[offset],
+                    offset,
+                    name,
+                    attempt=self._attempt(name, offset),
+                    flaw=partition.flaws.get(offset),
+                )
+            )
         return found
+
+    def _attempt(self, name: str, offset: int) -> int:
+        return 1
+
+    def _candidates(self, partition: Partition) -> Iterator[int]:
+        """Yield what may be lent now, in order."""
+        on_loan = self._on_loan[partition.name]
+        if self.traits.partitions is Partitions.SHARED:
+            for offset in range(len(partition.messages)):
+                if offset not in partition.loans and offset not in partition.settled:
+                    yield offset
+            return
+        returned = self._returned[partition.name]
+        while returned:
+            yield returned.pop(0)
+        each = self.traits.settles is Settles.EACH
+        for offset in range(self._cursor[partition.name], len(partition.messages)):
+            if offset not in on_loan and not (each and offset in partition.settled):
+                self._cursor[partition.name] = offset + 1
+                yield offset
 
     def settle(self, deliveries: Sequence[Delivery]) -> None:
         self._gate("source.settle")
@@ -242,10 +259,14 @@ class SimSource:
                     raise ConnectionLost(SYSTEM, "sim", f"partition {partition.name} belongs to another reader")
                 partition.position = max(partition.position, delivery.receipt + 1)
             else:
-                partition.settled.add(delivery.receipt)
-                partition.loans.pop(delivery.receipt, None)
+                self.settled(partition, delivery)
         self._world.note("%s settles %s", self._process.name, " ".join(d.message.id for d in deliveries))
         self._process.after(SYSTEM, "source.settle")
+
+    def settled(self, partition: Partition, delivery: Delivery) -> None:
+        """Forget one message for ever."""
+        partition.settled.add(delivery.receipt)
+        partition.loans.pop(delivery.receipt, None)
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         self._gate("source.give_back")

@@ -73,6 +73,15 @@ class SimStore:
         if fence is not None:
             self.wrote(what, fence.epoch, self.leases[fence.name].epoch)
 
+    def write(self, entry: Entry, hold: Hold) -> None:
+        entry.attempt = hold.delivery.attempt
+        entry.due = self.world.time + hold.after_seconds
+        entry.failed = hold.failed
+        entry.blocks = hold.blocks or not hold.failed
+        entry.error = hold.error
+        if hold.failed:
+            self.failed(entry)
+
     # --- what persons do ----------------------------------------------------------------------------------------------
 
     def failures(self, flow: str) -> list[Entry]:
@@ -197,12 +206,12 @@ class SimHeld:
         there = {entry.message.id for entry in entries}
         for hold in holds:
             delivery = hold.delivery
-            if delivery.message.id in there:
+            if delivery.message.id in there or (flow, delivery.message.id) in self._store.discarded:
                 continue
             there.add(delivery.message.id)
             self._store.last_entry += 1
             entry = Entry(self._store.last_entry, delivery.message, delivery.partition, 0, 0.0, False, True, None)
-            self._write(entry, hold)
+            self._store.write(entry, hold)
             entries.append(entry)
             self.session.world.note("held: %s put%s", entry.message.id, " as failed" if entry.failed else "")
         self._store.most_held = max(self._store.most_held, len(entries))
@@ -253,17 +262,8 @@ class SimHeld:
             found = by_id.get(hold.delivery.receipt.id)
             if found is not None and not found.failed:
                 self.session.world.note("held: %s %s", found.message.id, "has failed" if hold.failed else "is to wait")
-                self._write(found, hold)
+                self._store.write(found, hold)
         self.session.after("held.settle")
-
-    def _write(self, entry: Entry, hold: Hold) -> None:
-        entry.attempt = hold.delivery.attempt
-        entry.due = self._store.world.time + hold.after_seconds
-        entry.failed = hold.failed
-        entry.blocks = hold.blocks or not hold.failed
-        entry.error = hold.error
-        if hold.failed:
-            self._store.failed(entry)
 
     def count(self, flow: str) -> int:
         self.session.gate("held.count")
