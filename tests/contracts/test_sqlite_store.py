@@ -942,20 +942,48 @@ def test_a_forked_child_has_connections_of_its_own(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_fork_while_another_thread_writes_leaves_the_child_free(store: SqliteStore, connect: Connect) -> None:
+def test_a_fork_waits_until_other_threads_have_written(store: SqliteStore, connect: Connect) -> None:
+    begun = threading.Event()
+
+    def write() -> None:
+        tx = connect(store).begin("parent")
+        begun.set()
+        time.sleep(0.2)
+        tx.commit()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    begun.wait()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            connect(store).flows.pause("flow", "child")
+            code = 0
+        finally:
+            os._exit(code)
+    writer.join()
+    connect(store).flows.pause("flow", "parent")
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_inside_a_transaction_is_told_that_the_child_cannot_write(store: SqliteStore, connect: Connect) -> None:
     tx = connect(store).begin("parent")
     child = os.fork()
     if child == 0:
         code = 1
         try:
             assert connect(store).flows.control("flow").paused is None
-            with sqlite_file(store.address).writing("child"):
-                code = 0
+            with pytest.raises(StoreError, match="fork outside of transactions"):
+                connect(store).flows.pause("flow", "child")
+            code = 0
         finally:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
     assert tx.current()
     tx.commit()
+    connect(store).flows.pause("flow", "parent")
 
 
 ADDER = """

@@ -199,6 +199,11 @@ class SqliteFile:
 
         Raises ``ConnectionLost`` after 5 s, and ``StoreError`` at once if this thread writes already.
         """
+        if self.path in _written_at_fork:
+            raise StoreError(
+                f"this process was forked while its parent wrote to {self.path}, so that SQLite finds it locked here "
+                "for ever; fork outside of transactions"
+            )
         if not self._lock.acquire(timeout=0):
             self._refuse_nesting(holder)
             if not self._lock.acquire(timeout=BUSY_SECONDS):
@@ -229,6 +234,16 @@ class SqliteFile:
         if writer is not None and writer.begun and time.monotonic() - writer.since > LONG_SECONDS:
             self._last_long = (writer.holder, time.monotonic() - writer.since, time.monotonic())
         self._writer = None
+        self._lock.release()
+
+    def hold_still(self) -> bool:
+        """Let nobody begin to write; False if somebody still writes: this thread itself, or another for 5 s."""
+        writer = self._writer
+        own = writer is not None and writer.thread == threading.get_ident()
+        return self._lock.acquire(timeout=0 if own else BUSY_SECONDS)
+
+    def go_on(self) -> None:
+        """End what ``hold_still`` began."""
         self._lock.release()
 
     @contextlib.contextmanager
@@ -443,10 +458,31 @@ def _tell_of_wal_reset() -> None:
         )
 
 
-def _after_fork() -> None:
+def _before_fork() -> None:
+    """Wait until no thread of this process writes.
+
+    A child inherits SQLite's list of who has locked what in this process: a write lock in there would stay for ever.
+    """
+    _files_guard.acquire()
+    for file in list(_files.values()):
+        (_still if file.hold_still() else _writing).append(file)
+
+
+def _after_fork_in_parent() -> None:
+    for file in _still:
+        file.go_on()
+    _still.clear()
+    _writing.clear()
+    _files_guard.release()
+
+
+def _after_fork_in_child() -> None:
     """Keep what was inherited open for ever: closing it would drop or checkpoint what the parent still works with."""
-    global _files_guard  # noqa: PLW0603 - another thread of the parent may have held it
+    global _files_guard  # noqa: PLW0603 - the parent's is held, and stays so
     _files_guard = threading.Lock()
+    _written_at_fork.update(file.path for file in _writing)
+    _still.clear()
+    _writing.clear()
     for connection in list(_open_connections):
         # One reference more than anybody gives back, so that not even the end of the interpreter closes it.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
@@ -458,6 +494,10 @@ def _after_fork() -> None:
 _files: WeakValueDictionary[tuple[str, int], SqliteFile] = WeakValueDictionary()
 _files_guard = threading.Lock()
 _open_connections: WeakSet[Connection] = WeakSet()
+# From just before a fork to just after it; what this process can never write, because it is such a child.
+_still: list[SqliteFile] = []
+_writing: list[SqliteFile] = []
+_written_at_fork: set[str] = set()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
