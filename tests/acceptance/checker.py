@@ -74,5 +74,5 @@ def _nothing_left(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _orders(letters: Path) -> list[Order]:
-    lines = [line.split() for line in letters.read_text().splitlines()] if letters.exists() else []
+    lines = [line.split("\t") for line in letters.read_text().splitlines()] if letters.exists() else []
     return [(customer, int(number)) for _id, customer, number in lines]

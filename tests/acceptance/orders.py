@@ -53,6 +53,10 @@ def make(marking: Marking = "status") -> Yeondong:
 
     @app.subscribe(OrderPlaced, group="search", attempts=ATTEMPTS, backoff=RETRIES)
     def index(order: OrderPlaced, delivery: Delivery, tx: Transaction) -> Outcome | None:
+        if order.trouble == "deadly" and not REPAIRED.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if order.trouble == "deadly later":
+            die_at_the_second_attempt(delivery)
         outbox.add(tx, GrantPoints(order.customer, order.number))
         effect(tx, "search", order, delivery)
         return trouble(order, delivery)
@@ -62,10 +66,12 @@ def make(marking: Marking = "status") -> Yeondong:
         effect(tx, "statistics", order, delivery)
         return trouble(order, delivery)
 
-    @app.subscribe(OrderPlaced, group="letters")
+    @app.subscribe(OrderPlaced, group="letters", attempts=ATTEMPTS, backoff=RETRIES)
     def write(order: OrderPlaced, message: Message) -> None:
+        if order.trouble == "slow to write":
+            time.sleep(0.5)
         with LETTERS.open("ab", buffering=0) as letters:
-            letters.write(f"{message.id} {order.customer} {order.number}\n".encode())
+            letters.write(f"{message.id}\t{order.customer}\t{order.number}\n".encode())
 
     @app.handle(GrantPoints)
     def grant(points: GrantPoints, delivery: Delivery, tx: Transaction) -> None:
@@ -76,6 +82,14 @@ def make(marking: Marking = "status") -> Yeondong:
 
 def by_position() -> Yeondong:
     return make("position")
+
+
+def die_at_the_second_attempt(delivery: Delivery) -> None:
+    """Fail in a way that the process outlives, so that the store has taken the message over before it kills."""
+    if delivery.attempt == 1:
+        raise ValueError("not at once")
+    if not REPAIRED.exists():
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def effect(tx: Transaction, receiver: str, order: OrderPlaced | GrantPoints, delivery: Delivery) -> None:
@@ -100,8 +114,6 @@ def trouble(order: OrderPlaced, delivery: Delivery) -> Outcome | None:
             raise ValueError("the warehouse knows no such product")
         case "parked" if not REPAIRED.exists():
             return Park("this customer is to be called first")
-        case "deadly":
-            os.kill(os.getpid(), signal.SIGKILL)
         case "slow":
             time.sleep(0.02)
         case "long":

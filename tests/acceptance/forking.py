@@ -1,0 +1,76 @@
+"""A server that loads the app, uses it, and then forks its workers, as gunicorn does with --preload."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from datetime import timedelta
+
+from tests.acceptance import orders
+from tests.acceptance.orders import OrderPlaced
+from yeondong import Yeondong
+from yeondong.app.assembly import make_worker
+from yeondong.core.store import Session
+
+CHILDREN = 2
+EACH = 5
+TIMEOUT = timedelta(seconds=20)
+
+
+def use(app: Yeondong, session: Session, who: str, first: int = 0) -> None:
+    """Publish, place in a transaction, and read and write with a session that may be inherited."""
+    for number in range(first, first + EACH):
+        order = OrderPlaced(f"published by {who}", number)
+        with app.transaction() as tx:
+            orders.note(tx, [order])
+        app.publish(order, timeout=TIMEOUT)
+        orders.place(app, [OrderPlaced(f"placed by {who}", number)])
+        session.flows.pause(f"{who} {number}", "written")
+        assert session.flows.control(f"{who} {number}").paused == "written"
+
+
+def publish_until(over: threading.Event, app: Yeondong, published: list[OrderPlaced]) -> None:
+    while not over.is_set():
+        order = OrderPlaced("published meanwhile", len(published))
+        app.publish(order, timeout=TIMEOUT)
+        published.append(order)
+
+
+def main(busy: str) -> None:
+    app = orders.make()
+    session = app.store.connect()
+    use(app, session, "parent")
+    over, published = threading.Event(), list[OrderPlaced]()
+    others = []
+    if busy == "busy":
+        # Other threads hold locks, connections and transactions at the moment of the fork.
+        worker = make_worker(app)
+        worker.start()
+        others = [threading.Thread(target=publish_until, args=(over, app, published)) for _ in range(1)]
+        for other in others:
+            other.start()
+
+    children = []
+    for child in range(CHILDREN):
+        pid = os.fork()
+        if pid == 0:
+            use(app, session, f"child {child}")
+            sys.exit(0)  # with all that an interpreter does at its end, also to what it inherited
+        children.append(pid)
+    use(app, session, "parent", first=EACH)
+    ends = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+    use(app, session, "parent", first=2 * EACH)
+
+    over.set()
+    for other in others:
+        other.join()
+    with app.transaction() as tx:
+        orders.note(tx, published)
+    if busy == "busy" and not worker.stop():
+        sys.exit(4)
+    sys.exit(ends != [0] * CHILDREN)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
