@@ -82,10 +82,8 @@ class Flow:
         self._failpoint = surroundings.failpoint
         self._owner = surroundings.owner
         self._halt = Halt(self._clock, (lambda: fences(plan.name)) if plan.exclusive else None)
-        self._slots = Slots(
-            plan.name, works, make_lane=surroundings.make_lane, halt=self._halt, ring=lambda: self._waking.ring()
-        )
-        self._waking = Waking(surroundings.make_bell(), source.wake, lambda: bool(self._slots.results))
+        self._waking = Waking(surroundings.make_bell(), source.wake)
+        self._slots = Slots(plan.name, works, make_lane=surroundings.make_lane, halt=self._halt, ring=self._waking.ring)
         self._loans = Loans(source.traits.settles)
         self._waits = Waits()
         self._orphans = Orphans()
@@ -140,13 +138,13 @@ class Flow:
                 self._abandon("the lease was lost")
             self._fence = None
             self._standing.enter("standby")
-            self._waking.wait(IDLE_SECONDS)
+            self._wait(IDLE_SECONDS)
             return False
         self._fence = fence
         if now < self._standing.resume_at:
             if self._opened:
                 self._at_source(self._source.receive, 0, 0)
-            self._waking.wait(min(self._standing.resume_at - now, IDLE_SECONDS))
+            self._wait(min(self._standing.resume_at - now, IDLE_SECONDS))
             return False
         if now >= self._look_at:
             self._control = self._session.flows.control(self.name)
@@ -167,7 +165,7 @@ class Flow:
         elif control.stopped is not None or control.paused is not None:
             state = "stopped" if control.stopped is not None else "paused"
             self._standing.enter(state, control.stopped or control.paused)
-            self._waking.wait(LOOK_SECONDS)
+            self._wait(LOOK_SECONDS)
         elif control.replay is not None:
             self._replay(control.replay)
         return False
@@ -197,7 +195,7 @@ class Flow:
     def _open(self) -> bool:
         """Open the source; False while lanes still end what they had when the flow was abandoned or wound down."""
         if self._halt.everything and self._slots.busy():
-            self._waking.wait(BUSY_SECONDS)
+            self._wait(BUSY_SECONDS)
             return False
         self._scope.generation = self._control.generation
         self._halt.everything = False
@@ -244,7 +242,7 @@ class Flow:
         self._halt.partitions = partitions
         until = self._clock.elapsed() + REVOKE_SECONDS
         while self._slots.busy(partitions) and self._clock.elapsed() < until:
-            self._waking.wait(BUSY_SECONDS)
+            self._wait(BUSY_SECONDS)
             self._collect()
         self._collect()
         try:
@@ -266,7 +264,7 @@ class Flow:
         if not self._winding_down:
             self._winding_down = self._halt.everything = True
         if self._slots.busy() or self._fill_gaps():
-            self._waking.wait(BUSY_SECONDS)
+            self._wait(BUSY_SECONDS)
             return False
         self._take_over()
         self._settle()
@@ -276,7 +274,7 @@ class Flow:
     def _fill_gaps(self) -> bool:
         """Hand out what something finished waits behind, so that a clean end repeats nothing; False if nothing."""
         gaps = self._loans.gaps()
-        if not gaps or self._stop_reason is not None or self._suspicion.active:
+        if not gaps or self._must_stop() or self._suspicion.active:
             return False
         self._halt.everything = False
         for slot in self._slots:
@@ -284,11 +282,11 @@ class Flow:
             slot.backlog = deque(d for d in slot.backlog if (d.partition, d.receipt) in gaps)
             free = self._free(slot)
             slot.backlog = rest
-            if self._stop_reason is not None:
+            if self._must_stop():
                 slot.backlog.extendleft(reversed(free))
             else:
                 slot.give(free)
-        self._halt.everything = self._stop_reason is not None or not self._slots.busy()
+        self._halt.everything = self._must_stop() or not self._slots.busy()
         return self._slots.busy()
 
     def _close(self) -> None:
@@ -440,7 +438,7 @@ class Flow:
         room = limits.in_flight - self._loans.count
         if room <= 0 or self._loans.bytes >= limits.in_flight_bytes or self._holding.full is not None:
             self._at_source(self._source.receive, 0, 0)
-            self._waking.wait(BUSY_SECONDS)
+            self._wait(BUSY_SECONDS)
             return
         with self._waking.receiving():
             deliveries = self._at_source(self._source.receive, room, self._seconds_to_wait())
@@ -473,7 +471,7 @@ class Flow:
         for slot in self._slots:
             if slot.backlog and not slot.busy:
                 free = self._free(slot)
-                if self._halt.everything:  # one of them stops the flow, by what became of it under its former loan
+                if self._must_stop():  # by what became of one of them under its former loan
                     slot.backlog.extendleft(reversed(free))
                     return
                 slot.give(free)
@@ -503,6 +501,10 @@ class Flow:
                 free.append(current)
         return free
 
+    def _must_stop(self) -> bool:
+        """Whether a failure is to stop the flow."""
+        return self._stop_reason is not None
+
     def _hold_behind(self, delivery: Delivery) -> None:
         """Take over what must wait behind its key."""
         if self._stop_reason is not None:
@@ -531,7 +533,7 @@ class Flow:
             return
         for slot in self._slots:
             free = self._free(slot)
-            if self._halt.everything:
+            if self._must_stop():
                 slot.backlog.extendleft(reversed(free))
                 return
             if free:
@@ -556,6 +558,9 @@ class Flow:
             slot.give([slot.backlog.popleft()])
 
     # --- life ---------------------------------------------------------------------------------------------------------
+
+    def _wait(self, seconds: float) -> None:
+        self._waking.wait(seconds, lambda: bool(self._slots.results))
 
     def wake(self) -> None:
         """End the current wait. Any thread may call it."""
@@ -605,7 +610,7 @@ class Flow:
         self._halt.everything = True
         while (self._slots.busy() or self._fill_gaps()) and self._clock.elapsed() < until:
             self._turned_at = self._clock.elapsed()
-            self._waking.wait(BUSY_SECONDS)
+            self._wait(BUSY_SECONDS)
             self._collect()
         self._halt.everything = True
         self.at_rest = not self._slots.busy()

@@ -9,19 +9,18 @@ from yeondong.engine.plan import Bell
 
 
 class Waking:
-    """A flow waits in its source, for something to receive, or on its bell, for its lanes. ``pending`` tells of results."""
+    """A flow waits in its source, for something to receive, or on its bell, for its lanes."""
 
-    def __init__(self, bell: Bell, wake_source: Callable[[], None], pending: Callable[[], bool]) -> None:
+    def __init__(self, bell: Bell, wake_source: Callable[[], None]) -> None:
         self._bell = bell
         self._wake_source = wake_source
-        self._pending = pending
         self._receiving = False
         self._waiting = False
 
-    def wait(self, seconds: float) -> None:
-        """Wait for the lanes, or for a wake-up."""
+    def wait(self, seconds: float, ready: Callable[[], bool]) -> None:
+        """Wait for the lanes, or for a wake-up, unless there are results ``ready``."""
         self._waiting = True
-        if not self._pending():
+        if not ready():
             self._bell.wait(seconds)
         self._bell.clear()
         self._waiting = False
