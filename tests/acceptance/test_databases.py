@@ -64,8 +64,7 @@ INSERT INTO filler SELECT randomblob(4000) FROM n
 
 
 def unsent(world: World) -> int:
-    count: int = world.one("SELECT count(*) FROM yeondong_outbox WHERE status <> 'DONE'")
-    return count
+    return world.count("yeondong_outbox", "status <> 'DONE'")
 
 
 def sent_by_relay(world: World) -> None:
@@ -90,8 +89,8 @@ def test_a_database_that_another_process_has_locked(world: World) -> None:
         connection.execute("COMMIT")
         app.publish(*published)
         connection.execute("BEGIN EXCLUSIVE")  # sooner than the worker looks again, or there would be nothing to pause
-        for flow in ("outbox", "orders/search", "orders/statistics"):
-            until(lambda name=flow: f"flow.paused flow='{name}'" in worker.log(), f"{flow} has paused")
+        paused = [f"flow.paused flow='{flow}'" for flow in ("outbox", "orders/search", "orders/statistics")]
+        until(lambda: all(line in worker.log() for line in paused), "all have paused")
         connection.execute("ROLLBACK")
 
     assert "locked" in worker.log()

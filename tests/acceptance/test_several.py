@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 
 import pytest
@@ -31,13 +32,16 @@ def test_processes_that_are_killed_at_random(world: World, seed: int) -> None:
         orders.place(app, [OrderPlaced(c, number, "flaky" if random.random() < 0.05 else "") for c in CUSTOMERS])
         if number in when:
             victim = kills.pop()
-            seen = world.one("SELECT count(*) FROM effects")
-            progress = seen + random.randrange(3 * len(CUSTOMERS))
-            until(lambda wanted=progress: world.one("SELECT count(*) FROM effects") >= wanted, "work goes on")
+            progress = world.count("effects") + random.randrange(3 * len(CUSTOMERS))
+            until(partial(reached, world, progress), "work goes on")
             running[victim].kill()
             running[victim] = world.start(running[victim].name.rpartition("-")[2])
 
     until_none(lambda: findings(world.database, letters=orders.LETTERS))
-    assert world.one("SELECT count(*) FROM effects") == 3 * ROUNDS * len(CUSTOMERS)
+    assert world.count("effects") == 3 * ROUNDS * len(CUSTOMERS)
     world.stop()
     assert findings(world.database, letters=orders.LETTERS) == []
+
+
+def reached(world: World, effects: int) -> bool:
+    return world.count("effects") >= effects

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.acceptance import program
+from yeondong import Yeondong
+from yeondong.app.assembly import Parts, make_worker
+from yeondong.engine.worker import Worker
 
 T = TypeVar("T")
 
@@ -170,10 +173,29 @@ class World:
         rows = self.rows("SELECT name, owner, epoch FROM yeondong_leases")
         return {name: (owner, epoch) for name, owner, epoch in rows}
 
+    def count(self, table: str, where: str = "true", *values: Any) -> int:
+        """Count the rows of a table."""
+        count: int = self.one(f"SELECT count(*) FROM {table} WHERE {where}", *values)
+        return count
+
     def holds(self, process: Process, *flows: str) -> bool:
         """Whether the process has the leases of these flows."""
         leases = self.leases()
         return all(pid_of(leases.get(flow, ("", 0))[0]) == process.pid for flow in flows)
+
+
+@contextlib.contextmanager
+def working(app: Yeondong, parts: Parts = "all") -> Iterator[Worker]:
+    """Run a worker in this process, where nothing is killed."""
+    app.store.prepare()
+    app.broker.prepare()
+    app.register()
+    worker = make_worker(app, parts)
+    worker.start()
+    try:
+        yield worker
+    finally:
+        assert worker.stop()
 
 
 def pid_of(owner: str) -> int | None:
