@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
@@ -17,6 +17,7 @@ from yeondong.core.delivery import Outcome
 from yeondong.core.ids import new_id
 from yeondong.core.message import Kind, Message
 from yeondong.core.store import Session, Store, Transaction
+from yeondong.engine.plan import OnFailure
 from yeondong.errors import DeclarationError, MessageRefused, ReceiverError, UnknownChannel
 from yeondong.messaging.handlers import bind
 from yeondong.messaging.messages import AnyCommand, AnyEvent, spec_of, to_message
@@ -34,10 +35,11 @@ class Outbox:
     Made by ``Yeondong.outbox``. A relay (``yeondong run``, ``yeondong relay``) sends them afterwards, in order per key.
     """
 
-    def __init__(self, app: Yeondong, marking: Marking, policy: Policy) -> None:
+    def __init__(self, app: Yeondong, marking: Marking, policy: Policy, on_failure_in: Mapping[str, OnFailure]) -> None:
         self._app = app
         self.marking: Marking = marking
         self.policy = policy
+        self.on_failure_in = on_failure_in
 
     def add(self, tx: Any, *messages: AnyEvent | AnyCommand) -> None:
         """Store messages in the caller's transaction.
@@ -132,12 +134,28 @@ class Yeondong:
             if spec.kind is Kind.COMMAND:
                 self._sent[spec.type] = (spec.channel, external)
 
-    def outbox(self, *, marking: Marking = "status", **policy: Unpack[Policy]) -> Outbox:
-        """Declare the app's outbox. ``marking``: sent rows are known by their status, or by the last id sent."""
+    def outbox(
+        self,
+        *,
+        marking: Marking = "status",
+        on_failure_in: Mapping[str, OnFailure] | None = None,
+        **policy: Unpack[Policy],
+    ) -> Outbox:
+        """Declare the app's outbox. ``marking``: sent rows are known by their status, or by the last id sent.
+
+        ``on_failure`` says what happens to a message that can't be sent, ``on_failure_in`` says it for single channels:
+        ``{"points": "stop"}`` stops the whole relay, which keeps the order of everything.
+        """
         if self.relay is not None:
             raise DeclarationError(f"app {self.name!r} has an outbox already; a second flow named 'outbox' cannot be")
         checked_choice(marking, Marking, "marking", "outbox")
-        self.relay = Outbox(self, marking, checked_policy(policy, "outbox"))
+        if "unavailable" in policy:
+            raise DeclarationError(
+                "outbox: unavailable is an option of handlers; a relay knows when its broker is away"
+            )
+        for channel, on_failure in (on_failure_in or {}).items():
+            checked_choice(on_failure, OnFailure, f"on_failure_in[{channel!r}]", "outbox")
+        self.relay = Outbox(self, marking, checked_policy(policy, "outbox"), dict(on_failure_in or {}))
         return self.relay
 
     def _add(
@@ -216,7 +234,7 @@ class Yeondong:
         made = [
             to_message(p, origin=f"/{self.name}", new_id=self._new_id, now=self.clock.now, kind=kind) for p in payloads
         ]
-        most = self.settings.max_message_bytes
+        most, why = self._most_bytes()
         for message in made:
             if message.channel not in self._known:
                 known = ", ".join(sorted(self._known)) or "none"
@@ -227,9 +245,20 @@ class Yeondong:
             if message.size() > most:
                 raise MessageRefused(
                     f"{message.type} has {message.size()} bytes of data and at most {most} are allowed "
-                    "(max_message_bytes); store what is large elsewhere and send where it is"
+                    f"({why}); store what is large elsewhere and send where it is"
                 )
         return made
+
+    def _most_bytes(self) -> tuple[int, str]:
+        """Return the largest data of a message, and who says so.
+
+        What the broker can never take must not be committed into an outbox: it would fail there for ever.
+        """
+        most = self.settings.max_message_bytes
+        takes = self.broker.traits.max_bytes
+        if takes is not None and takes < most:
+            return takes, "the most that the broker takes, whatever max_message_bytes says"
+        return most, "max_message_bytes"
 
     # --- where things are ---------------------------------------------------------------------------------------------
 

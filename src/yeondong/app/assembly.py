@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Literal, TypeAlias
@@ -62,7 +62,7 @@ class _Assembly:
             flows.extend(self._subscription(subscription) for subscription in app.subscriptions.values())
         if not flows:
             raise DeclarationError(f"app {app.name!r} has nothing to run: it declares no {_missing(parts)}")
-        janitor = Janitor(self._duties(), self._keeper.fence, settings.janitor_seconds)
+        janitor = Janitor(app.name, self._duties(), self._keeper.fence, settings.janitor_seconds)
         return Worker(
             app.name,
             flows,
@@ -88,7 +88,7 @@ class _Assembly:
                 "send all of them again; keep marking='position'"
             )
         source = StatusSource(app.store) if by_status else PositionSource(app.store, name=RELAY)
-        plan = self._plan(RELAY, outbox.policy, source.traits, suspicious=False)
+        plan = self._plan(RELAY, outbox.policy, source.traits, suspicious=False, on_failure_in=outbox.on_failure_in)
         sinks = [app.broker.sink() for _ in range(outbox.policy.get("lanes", settings.relay_lanes))]
         return self._flow(
             plan,
@@ -133,6 +133,7 @@ class _Assembly:
         *,
         suspicious: bool,
         rewind: Callable[[str], int] | None = None,
+        on_failure_in: Mapping[str, OnFailure] | None = None,
     ) -> Plan:
         settings = self._settings
         default: OnFailure = "park" if traits.order is Order.NONE else "hold_key"
@@ -142,6 +143,7 @@ class _Assembly:
         return Plan(
             name=name,
             on_failure=on_failure,
+            on_failure_in=on_failure_in or {},
             attempts=policy.get("attempts", settings.attempts),
             backoff=policy.get(
                 "backoff",
@@ -186,11 +188,11 @@ class _Assembly:
         session = self._app.store.connect()
         outbox_age = timedelta(days=settings.outbox_retention_days)
         inbox_age = timedelta(days=settings.inbox_retention_days)
-        by_position = self._app.relay is not None and self._app.relay.marking == "position"
 
         def sweep_outbox(limit: int) -> int:
-            position = int(session.positions.load(RELAY) or 0) if by_position else None
-            return session.outbox.sweep(outbox_age, limit, position)
+            # Asked of the store, because the app that has the outbox may be another one.
+            position = session.positions.load(RELAY)
+            return session.outbox.sweep(outbox_age, limit, None if position is None else int(position))
 
         return [
             Duty("outbox", sweep_outbox),

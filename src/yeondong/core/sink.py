@@ -12,7 +12,11 @@ from yeondong.core.traits import Traits
 
 
 class Refused(Struct, frozen=True):
-    """A message that the system will never take, and why."""
+    """A message that the system will never take, and why.
+
+    Where the system tells this only after it has taken later messages of the same key, their order is lost: a driver
+    whose system may do that sends such keys one message at a time, or checks all it can in ``check``.
+    """
 
     message: Message
     reason: str

@@ -380,7 +380,8 @@ class Flow:
         """Give up: nobody but a person can help this message."""
         held = isinstance(delivery.receipt, HeldReceipt)
         self._waits.recovered(order_key(delivery.message))
-        if self.plan.on_failure == "stop" and not held:
+        policy = self.plan.policy(delivery.message.channel)
+        if policy == "stop" and not held:
             self._stop_reason = f"message {delivery.message.id} failed: {error}"
             self._halt.everything = True
             return
@@ -388,7 +389,7 @@ class Flow:
         summary = error.partition("\n")[0]
         log.warning("flow.failed flow=%r message=%r attempt=%d error=%r", self.name, delivery.message.id,
                     delivery.attempt, summary)  # fmt: skip
-        blocks = self.plan.on_failure != "park" and delivery.message.key is not None
+        blocks = policy != "park" and delivery.message.key is not None
         hold = Hold(delivery, failed=True, blocks=blocks, error=error)
         if held:
             self._back(delivery, hold)
@@ -407,7 +408,7 @@ class Flow:
         if self._waits:
             # A retry at the front of its partition keeps everything finished behind it on loan.
             most = limits.in_flight // 4 if self._loans.stuck < limits.in_flight // 2 else 0
-            for wait in self._waits.beyond(most, limits.memory_wait_seconds):
+            for wait in self._waits.beyond(most, limits.memory_wait_seconds, self._stays_at_source):
                 after = max(0.0, wait.due - self._clock.elapsed())
                 self._holding.add(Hold(wait.head, after_seconds=after, error=wait.error))
                 for later in wait.behind:
@@ -420,6 +421,10 @@ class Flow:
         elif put:
             self._at_source(self._source.give_back, put)
             self._loans.returned(put)
+
+    def _stays_at_source(self, wait: Wait) -> bool:
+        """What may come to stop the flow is not taken over: it is to be left where it is."""
+        return self._holding.copies and self.plan.policy(wait.head.message.channel) == "stop"
 
     def _settle(self) -> None:
         ready = self._loans.ready()

@@ -25,11 +25,15 @@ class Duty:
 
 
 class Janitor:
-    """Does its duties every ``every_seconds``, in a thread of its own, in one worker at a time (under a lease)."""
+    """Does its duties every ``every_seconds``, in a thread of its own, in one worker at a time (under a lease).
 
-    name = "janitor"
+    Each app has a janitor: its broker and its retentions are not another app's.
+    """
 
-    def __init__(self, duties: Sequence[Duty], fences: Callable[[str], Fence | None], every_seconds: float) -> None:
+    def __init__(
+        self, app: str, duties: Sequence[Duty], fences: Callable[[str], Fence | None], every_seconds: float
+    ) -> None:
+        self.name = f"janitor of {app}"
         self._duties = duties
         self._fences = fences
         self._every_seconds = every_seconds

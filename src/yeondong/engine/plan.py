@@ -39,12 +39,17 @@ class Plan:
 
     name: str
     on_failure: OnFailure = "hold_key"
+    on_failure_in: Mapping[str, OnFailure] = field(default_factory=dict)
     attempts: int = 10
     backoff: Backoff = field(default_factory=Backoff)
     limits: Limits = field(default_factory=Limits)
     exclusive: bool = True
     suspicious: bool = True
     rewind: Callable[[str], int] | None = None
+
+    def policy(self, channel: str) -> OnFailure:
+        """Say what a failure of this channel does: a relay carries several."""
+        return self.on_failure_in.get(channel, self.on_failure)
 
 
 class Bell(Protocol):
@@ -77,8 +82,3 @@ class Scope:
     @property
     def name(self) -> str:
         return self.flow if self.generation == 0 else f"{self.flow}~{self.generation}"
-
-
-def describe(fields: Mapping[str, object]) -> str:
-    """Write an event's fields for a log line."""
-    return " ".join(f"{name}={value!r}" for name, value in fields.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
 from yeondong.core.delivery import Delivery
@@ -75,14 +75,18 @@ class Waits:
     def next_due(self) -> float | None:
         return min((w.due for w in self._by_key.values() if w.flushed), default=None)
 
-    def beyond(self, most: int, seconds: float) -> Iterator[Wait]:
-        """Take out what waits longer than this in all, and then the oldest while more than ``most`` messages wait."""
-        for key, wait in list(self._by_key.items()):
+    def beyond(self, most: int, seconds: float, stays: Callable[[Wait], bool]) -> Iterator[Wait]:
+        """Take out what waits longer than this in all, and then the oldest while more than ``most`` messages wait.
+
+        What ``stays`` is neither taken out nor counted.
+        """
+        may_go = {key: wait for key, wait in self._by_key.items() if not stays(wait)}
+        for key, wait in list(may_go.items()):
             if wait.due - wait.since > seconds:
-                del self._by_key[key]
+                del self._by_key[key], may_go[key]
                 yield wait
-        waiting = sum(1 + len(w.behind) for w in self._by_key.values())
-        for key, wait in sorted(self._by_key.items(), key=lambda item: item[1].since):
+        waiting = sum(1 + len(w.behind) for w in may_go.values())
+        for key, wait in sorted(may_go.items(), key=lambda item: item[1].since):
             if waiting <= most:
                 return
             waiting -= 1 + len(wait.behind)
@@ -92,4 +96,6 @@ class Waits:
     def drop(self, partitions: Container[str]) -> list[Delivery]:
         """Forget the waits of these partitions; return their heads, whose attempts still count."""
         gone = [key for key, wait in self._by_key.items() if wait.head.partition in partitions]
+        for key in gone:
+            self._since.pop(key, None)
         return [self._by_key.pop(key).head for key in gone]
