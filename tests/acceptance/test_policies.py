@@ -60,7 +60,6 @@ def add_what_no_broker_takes(world: World, channel: str) -> None:
             "UPDATE yeondong_outbox SET payload = zeroblob(2097152)"
             " WHERE channel = ? AND CAST(payload AS TEXT) LIKE '%0}'",
             (channel,),
-            (channel,),
         )
 
 
