@@ -82,7 +82,7 @@ class Yeondong:
         self.subscriptions: dict[str, Subscription] = {}
         self.relay: Outbox | None = None
         self._known: dict[str, set[str]] = {}
-        self._sent: dict[str, tuple[str, bool]] = {}
+        self._sent: dict[tuple[str, str], bool] = {}
         self._pid = os.getpid()
         self._settings: Settings | None = None
         self._store: Store | None = None
@@ -132,7 +132,7 @@ class Yeondong:
             spec = spec_of(message)
             self._known.setdefault(spec.channel, set()).add(spec.type)
             if spec.kind is Kind.COMMAND:
-                self._sent[spec.type] = (spec.channel, external)
+                self._sent[spec.channel, spec.type] = external
 
     def outbox(
         self,
@@ -324,9 +324,9 @@ class Yeondong:
 
     def check_sent(self, receivers: Sequence[Receiver]) -> None:
         """Raise ``ReceiverError`` if a command that this app sends has none of these receivers."""
-        received = {receiver.type for receiver in receivers if receiver.kind is Kind.COMMAND}
-        for command, (channel, external) in self._sent.items():
-            if not external and command not in received:
+        received = {(receiver.channel, receiver.type) for receiver in receivers if receiver.kind is Kind.COMMAND}
+        for (channel, command), external in self._sent.items():
+            if not external and (channel, command) not in received:
                 raise ReceiverError(
                     f"command {command} of channel {channel!r} has no receiver: start the app that handles it first, "
                     f"or declare app.sends({command}, external=True)"

@@ -40,17 +40,18 @@ class GroupLag(Struct, frozen=True):
 def refuse_second_receivers(others: Sequence[Receiver], receivers: Sequence[Receiver]) -> None:
     """Raise ``ReceiverError`` if a command of ``receivers`` has a receiver in another group or app; for drivers.
 
-    ``others`` are the receivers of all other apps.
+    ``others`` are the receivers of all other apps. Commands of one type in two channels are two commands.
     """
-    first = {other.type: other for other in others if other.kind is Kind.COMMAND}
+    first = {(other.channel, other.type): other for other in others if other.kind is Kind.COMMAND}
     for receiver in receivers:
         if receiver.kind is not Kind.COMMAND:
             continue
-        other = first.setdefault(receiver.type, receiver)
+        other = first.setdefault((receiver.channel, receiver.type), receiver)
         if (other.app, other.group) != (receiver.app, receiver.group):
             raise ReceiverError(
-                f"command {receiver.type!r} has a receiver already: group {other.group!r} of app {other.app!r}, so "
-                f"group {receiver.group!r} of app {receiver.app!r} cannot receive it too; remove one of the two "
+                f"command {receiver.type!r} of channel {receiver.channel!r} has a receiver already: group "
+                f"{other.group!r} of app {other.app!r}, so group {receiver.group!r} of app {receiver.app!r} cannot "
+                "receive it too; remove one of the two "
                 "(forget the group if its app is gone), or make it an event"
             )
 

@@ -134,6 +134,15 @@ class GroupSuite:
 
         assert list(scene.broker.receivers()) == []
 
+    def test_commands_of_one_type_in_two_channels_have_a_receiver_each(self, scene: Scene) -> None:
+        points = receiver(GRANT, Kind.COMMAND, channel="points", group="shop", app="shop")
+        miles = receiver(GRANT, Kind.COMMAND, channel="miles", group="loyalty", app="loyalty")
+
+        scene.register(points, app="shop")
+        scene.register(miles, app="loyalty", broker=scene.other())
+
+        assert set(scene.broker.receivers()) == {points, miles}
+
     def test_the_same_receiver_of_a_command_may_register_again(self, scene: Scene) -> None:
         command = receiver(GRANT, Kind.COMMAND)
 
