@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
 
+
 from yeondong import Command, Event, Yeondong
+from yeondong.app import application
 from yeondong.errors import MessageRefused, ReceiverError
 
 MEBIBYTE = 1 << 20
@@ -63,3 +72,48 @@ def test_both_commands_of_one_type_are_looked_after(app: Yeondong) -> None:
 
     with pytest.raises(ReceiverError, match="channel 'points'"):
         app.check_sent([])
+
+
+@pytest.mark.parametrize("make", ["open_store", "open_broker", "Publisher"])
+def test_what_threads_ask_for_at_once_is_made_once(app: Yeondong, monkeypatch: pytest.MonkeyPatch, make: str) -> None:
+    made, together = counted(monkeypatch, make), threading.Barrier(4)
+    ask: Callable[[], Any] = {
+        "open_store": lambda: app.store,
+        "open_broker": lambda: app.broker,
+        "Publisher": lambda: app.publish(Scanned("x")),
+    }[make]
+
+    def use() -> Any:
+        together.wait()
+        return ask()
+
+    with ThreadPoolExecutor(4) as threads:
+        found = [asked.result() for asked in [threads.submit(use) for _ in range(4)]]
+
+    assert len(made) == 1
+    assert len({id(each) for each in found}) == 1
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Any]:
+    """Make something slowly enough for other threads to come in between, and note it."""
+    made: list[Any] = []
+    real = getattr(application, name)
+
+    def make(*arguments: Any) -> Any:
+        time.sleep(0.02)
+        made.append(real(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(application, name, make)
+    return made
+
+
+def test_a_forked_process_opens_anew_whoever_held_the_lock(app: Yeondong) -> None:
+    parents = app.broker
+
+    with app._opened().lock:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if app.broker is not parents and app.broker is app.broker else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

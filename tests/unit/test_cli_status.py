@@ -37,7 +37,7 @@ class Standing:
         self.app = Yeondong("shop", store="sqlite:////nowhere/shop.db", clock=SimpleNamespace(now=lambda: NOW))
         self.app.outbox()
         self.app.subscribe(OrderPlaced, group="search")(handle)
-        self.app._broker = self  # type: ignore[assignment]
+        self.app._opened().broker = self  # type: ignore[assignment]
         self.traits = Traits(True, Order.CHANNEL, Settles.PREFIX, Partitions.LEASED)
         self.address = "/nowhere/shop.db"
         self.lags: Sequence[GroupLag] | Exception = [GroupLag("orders", "search", 0, None)]
@@ -73,6 +73,9 @@ def handle(order: OrderPlaced) -> None: ...
 
 def report(flow: str, state: str = "running", **values: Any) -> FlowReport:
     return FlowReport(flow, state, EARLIER, **values)
+
+
+PAUSED_BY_ANN = report("f", "paused", reason="by ann")
 
 
 def worker(*flows: FlowReport, name: str = "w1", age: float = 1.0, **values: Any) -> WorkerReport:
@@ -228,8 +231,12 @@ def test_what_live_workers_tell_is_added_up(standing: Standing) -> None:
     [
         (Control(), [report("f"), report("f", "standby")], ("running", EARLIER, None)),
         (Control(), [report("f", "paused", reason="away")], ("paused", EARLIER, "away")),
-        (Control(paused="by ann"), [report("f")], ("paused", None, "by ann")),
-        (Control(paused="by ann"), [report("f", "paused", reason="by ann")], ("paused", EARLIER, "by ann")),
+        (Control(paused="by ann"), [], ("paused", None, "by ann")),
+        (Control(paused="by ann"), [report("f")], ("pausing", None, "by ann")),
+        (Control(paused="by ann"), [report("f", "standby")], ("pausing", None, "by ann")),
+        (Control(paused="by ann"), [report("f", "paused", reason="away")], ("pausing", None, "by ann")),
+        (Control(paused="by ann"), [report("f"), PAUSED_BY_ANN], ("pausing", None, "by ann")),
+        (Control(paused="by ann"), [PAUSED_BY_ANN, report("f", "standby")], ("paused", EARLIER, "by ann")),
         (Control(paused="by ann", stopped="failed"), [], ("stopped", None, "failed")),
         (Control(), [], ("no worker", None, None)),
     ],
@@ -269,10 +276,10 @@ FULL = AppStatus(
 )  # fmt: skip
 
 
-def drawn(width: int, *, colour: bool = False) -> list[str]:
+def drawn(width: int, found: AppStatus = FULL, *, colour: bool = False) -> list[str]:
     screen = Console(width=width, force_terminal=colour, markup=False, highlight=False)
     with screen.capture() as captured:
-        screen.print(render(FULL))
+        screen.print(render(found))
     return captured.get().splitlines()
 
 
@@ -300,3 +307,25 @@ def test_what_colour_says_words_say_too() -> None:
 
 def test_a_reason_cannot_recolour_the_terminal() -> None:
     assert "\\x1b[31mno stock" in "\n".join(drawn(120))
+
+
+def test_a_flow_in_an_outage_is_not_called_well(standing: Standing) -> None:
+    standing.reports = [worker(report("outbox"), report("orders/search", "paused", reason="Connection refused"))]
+
+    found = standing.look()
+    lines = drawn(80, found)
+
+    assert found.exit == Exit.OK
+    assert lines[0].startswith("shop · 1 flow paused · ")
+    assert "orders/search  paused for 12 min: Connection refused" in [line.rstrip() for line in lines]
+
+
+def test_flows_that_persons_paused_are_not_called_well(standing: Standing) -> None:
+    standing.reports = [worker(report("outbox", "paused", reason="by ann"), report("orders/search"))]
+    standing.controls = {"outbox": Control(paused="by ann"), "orders/search": Control(paused="by bob")}
+
+    lines = [line.rstrip() for line in drawn(80, standing.look())]
+
+    assert lines[0].startswith("shop · 1 flow pausing, 1 flow paused · ")
+    assert "outbox         paused for 12 min: by ann" in lines
+    assert "orders/search  pausing: by bob" in lines

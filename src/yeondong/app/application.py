@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -27,6 +28,16 @@ P = ParamSpec("P")
 E = TypeVar("E", bound=AnyEvent)
 C = TypeVar("C", bound=AnyCommand)
 Result = Outcome | None
+
+
+class _Opened:
+    """What one process has opened for an app, each once, and the lock under which it does so."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.store: Store | None = None
+        self.broker: Broker | None = None
+        self.publisher: Publisher | None = None
 
 
 class Outbox:
@@ -83,11 +94,8 @@ class Yeondong:
         self.relay: Outbox | None = None
         self._known: dict[str, set[str]] = {}
         self._sent: dict[tuple[str, str], bool] = {}
-        self._pid = os.getpid()
         self._settings: Settings | None = None
-        self._store: Store | None = None
-        self._broker: Broker | None = None
-        self._publisher: Publisher | None = None
+        self._opened_by: dict[int, _Opened] = {}
 
     # --- declaring ----------------------------------------------------------------------------------------------------
 
@@ -210,9 +218,11 @@ class Yeondong:
         messages = self.messages(payloads, kind)
         seconds = timeout.total_seconds() if timeout is not None else self.settings.publish_timeout_seconds
         broker = self.broker
-        if self._publisher is None:
-            self._publisher = Publisher(broker.sink, self.clock)
-        self._publisher.send(messages, seconds)
+        opened = self._opened()
+        with opened.lock:
+            if opened.publisher is None:
+                opened.publisher = Publisher(broker.sink, self.clock)
+        opened.publisher.send(messages, seconds)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -281,23 +291,30 @@ class Yeondong:
     @property
     def store(self) -> Store:
         """The store, opened at its first use; anew in a forked process."""
-        self._notice_fork()
-        if self._store is None:
-            self._store = open_store(self.settings, self.store_url)
-        return self._store
+        opened = self._opened()
+        with opened.lock:
+            if opened.store is None:
+                opened.store = open_store(self.settings, self.store_url)
+            return opened.store
 
     @property
     def broker(self) -> Broker:
         """The broker, opened at its first use; anew in a forked process."""
-        self._notice_fork()
-        if self._broker is None:
-            self._broker = open_broker(self.settings, self.store_url)
-        return self._broker
+        opened = self._opened()
+        with opened.lock:
+            if opened.broker is None:
+                opened.broker = open_broker(self.settings, self.store_url)
+            return opened.broker
 
-    def _notice_fork(self) -> None:
-        if os.getpid() != self._pid:
-            self._pid = os.getpid()
-            self._store = self._broker = self._publisher = None
+    def _opened(self) -> _Opened:
+        """Return what this process has opened.
+
+        By process, lock and all: what was inherited over a fork, a lock that nobody releases any more too, is left
+        alone. ``setdefault`` lets one of several threads win.
+        """
+        pid = os.getpid()
+        opened = self._opened_by.get(pid)
+        return opened if opened is not None else self._opened_by.setdefault(pid, _Opened())
 
     # --- receivers ----------------------------------------------------------------------------------------------------
 
