@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any, TypeAlias
 from uuid import UUID
 
+import pydantic
 import pytest
 import sqlalchemy
 from sqlalchemy.orm import Session as OrmSession
@@ -576,6 +577,57 @@ def test_a_message_added_twice_is_refused_and_adds_none_of_its_batch(
     assert outbox(path) == ["m1", "m3"]
 
 
+@pytest.mark.parametrize(("version", "says"), [(0, "older schema 0"), (99, "newer schema 99")])
+def test_add_writes_nothing_into_an_older_or_newer_schema(
+    store: SqliteStore, caller: sqlite3.Connection, path: Path, version: int, says: str
+) -> None:
+    caller.execute("UPDATE yeondong_schema SET version = ?", (version,))
+    caller.commit()
+
+    with pytest.raises(SchemaMismatch, match=says):
+        store.add(caller, [message("m1")])
+    caller.commit()
+    assert outbox(path) == []
+
+
+def test_add_looks_at_the_version_once(store: SqliteStore, caller: sqlite3.Connection) -> None:
+    asked: list[str] = []
+    caller.set_trace_callback(asked.append)
+
+    store.add(caller, [message("m1")])
+    assert any("yeondong_schema" in statement for statement in asked)
+    asked.clear()
+    store.add(caller, [message("m2")])
+
+    assert not any("yeondong_schema" in statement for statement in asked)
+
+
+def test_add_to_tables_that_lack_a_column_names_it(store: SqliteStore, caller: sqlite3.Connection) -> None:
+    caller.execute("ALTER TABLE yeondong_outbox DROP COLUMN origin")
+
+    with pytest.raises(SchemaMismatch, match=r"no column named origin.*yeondong db check"):
+        store.add(caller, [message("m1")])
+
+
+@pytest.mark.parametrize(
+    ("does", "kind", "says"),
+    [
+        ("SELECT RAISE(ABORT, 'no orders on Sundays')", sqlite3.IntegrityError, "^no orders on Sundays$"),
+        ("INSERT INTO seen VALUES (1)", sqlite3.IntegrityError, "^UNIQUE constraint failed: seen.id$"),
+        ("INSERT INTO gone VALUES (1)", sqlite3.OperationalError, "^no such table: main.gone$"),
+    ],
+)
+def test_errors_of_the_users_own_triggers_stay_as_they_are(
+    store: SqliteStore, caller: sqlite3.Connection, does: str, kind: type[sqlite3.Error], says: str
+) -> None:
+    caller.execute("CREATE TABLE seen (id INTEGER UNIQUE)")
+    caller.execute("INSERT INTO seen VALUES (1)")
+    caller.execute(f"CREATE TRIGGER own AFTER INSERT ON yeondong_outbox BEGIN {does}; END")
+
+    with pytest.raises(kind, match=says):
+        store.add(caller, [message("m1")])
+
+
 def test_an_autocommit_connection_needs_a_transaction(store: SqliteStore, path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as caller:
         with pytest.raises(NotInTransaction, match="BEGIN"):
@@ -762,7 +814,6 @@ def test_a_field_that_is_not_there_is_named(session: SqliteSession, caller: sqli
 
 
 def test_pydantic_models_are_objects_with_fields(session: SqliteSession, caller: sqlite3.Connection) -> None:
-    pydantic = pytest.importorskip("pydantic")
     order = pydantic.create_model("Order", id=(int, ...))(id=7)
     tx = session.begin("test")
     tx.execute("INSERT INTO orders VALUES (:id)", order)

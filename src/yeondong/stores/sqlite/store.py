@@ -11,12 +11,17 @@ from typing import Any
 from yeondong.connections.sqlite import SqliteFile, sqlite_file
 from yeondong.core.clock import Clock, SystemClock
 from yeondong.core.message import Message
-from yeondong.errors import MessageRefused, SchemaMissing
+from yeondong.errors import MessageRefused, SchemaMismatch, SchemaMissing
 from yeondong.stores.sqlite import schema
 from yeondong.stores.sqlite.adding import connection_in
 from yeondong.stores.sqlite.link import Link
 from yeondong.stores.sqlite.outbox import ADD, added
 from yeondong.stores.sqlite.session import SqliteSession
+
+# As SQLite says it of our own statement: a trigger's errors name the trigger's tables, or say what it was told to say.
+NO_OUTBOX = "no such table: yeondong_outbox"
+NO_COLUMN = "table yeondong_outbox has no column named "
+SAME_ID = "UNIQUE constraint failed: yeondong_outbox.message_id"
 
 
 class SqliteStore:
@@ -33,6 +38,7 @@ class SqliteStore:
         self.address = self._file.path
         self._make = make
         self._clock = clock or SystemClock()
+        self._checked_by: int | None = None
 
     def prepare(self) -> str | None:
         file = self._file_now()
@@ -54,18 +60,21 @@ class SqliteStore:
         if not rows:
             return
         try:
+            if self._checked_by != os.getpid():
+                self._make_within(connection)
+                self._checked_by = os.getpid()
             try:
                 _insert(connection, rows)
             except sqlite3.OperationalError as error:
-                if "no such table" not in str(error):
+                if str(error) != NO_OUTBOX:
                     raise
-                self._make_within(connection)
+                self._make_within(connection)  # removed meanwhile, or made in a transaction that was rolled back
                 _insert(connection, rows)
-        except sqlite3.IntegrityError as error:
-            raise MessageRefused(f"the outbox has a message of this id already ({error}); give each its own") from error
         except sqlite3.Error as error:
-            self._file_now().raise_outage(error)
-            raise
+            translated = self._translated(error)
+            if translated is error:
+                raise
+            raise translated from error
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
         return self._file_now().watch(wake)
@@ -105,8 +114,20 @@ class SqliteStore:
         return bool(missing)
 
     def _make_within(self, connection: sqlite3.Connection) -> None:
-        self._missing(connection)
-        schema.create(connection)
+        if self._missing(connection):
+            schema.create(connection)
+
+    def _translated(self, error: sqlite3.Error) -> Exception:
+        """Return what to raise for an error of ``add``; one of the user's own triggers stays as it is."""
+        text = str(error)
+        if text == SAME_ID:
+            return MessageRefused(f"the outbox has a message of this id already ({text}); give each its own")
+        if text.startswith(NO_COLUMN):
+            return SchemaMismatch(
+                f"the tables in {self.address} are not those of this yeondong: {text}; migrate them "
+                "(`yeondong db check` lists all differences)"
+            )
+        return self._file_now().translated(error)
 
 
 def _insert(connection: sqlite3.Connection, rows: Sequence[dict[str, Any]]) -> None:
