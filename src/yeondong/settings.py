@@ -182,7 +182,7 @@ def mask(url: str) -> str:
     'postgresql://shop:***@db/orders?sslmode=require'
     """
     # Up to the last @: a password may hold one that nobody escaped, and hiding too much is better than too little.
-    masked = re.sub(r"(://[^:@/?#]*:).*@", r"\1***@", url, flags=re.DOTALL)
+    masked = re.sub(r"(://[^:@/?#]*:|^[^:@/?#]*:(?!//)).*@", r"\1***@", url, flags=re.DOTALL)
     return re.sub(r"(?i)((?:password|passwd|pwd|secret|token)=)[^&\s]*", r"\1***", masked)
 
 

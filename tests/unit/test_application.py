@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-
 from yeondong import Command, Event, Yeondong
 from yeondong.app import application
-from yeondong.errors import MessageRefused, ReceiverError
+from yeondong.errors import MessageRefused, ReceiverError, SettingsError
 
 MEBIBYTE = 1 << 20
 
@@ -117,3 +116,29 @@ def test_a_forked_process_opens_anew_whoever_held_the_lock(app: Yeondong) -> Non
             os._exit(0 if app.broker is not parents and app.broker is app.broker else 1)
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("what", ["store", "broker"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://shop:secret@host/shop.db",
+        "sqlite:shop.db?password=secret",
+        "oracle://shop:secret@db/shop",
+        "shop:secret@db",
+        "host=db password=secret",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_shown_without_its_password(what: str, url: str) -> None:
+    app = Yeondong("shop", store=url) if what == "store" else Yeondong("shop", broker=url)
+
+    with pytest.raises(SettingsError) as raised:
+        getattr(app, what)
+
+    assert "secret" not in str(raised.value)
+    assert "***" in str(raised.value)
+
+
+def test_a_store_without_a_broker_is_shown_without_its_password() -> None:
+    with pytest.raises(SettingsError, match=r"oracle://shop:\*\*\*@db.*carries no broker"):
+        _ = Yeondong("shop", store="oracle://shop:secret@db/shop").broker

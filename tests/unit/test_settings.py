@@ -162,6 +162,7 @@ def test_a_bad_value_does_not_show_its_password() -> None:
         ("amqp://shop:se@cr/et@mq//", "amqp://shop:***@mq//"),
         ("postgresql://db/shop?user=shop&password=secret&x=1", "postgresql://db/shop?user=shop&password=***&x=1"),
         ("host=db password=secret dbname=shop", "host=db password=*** dbname=shop"),
+        ("shop:secret@db/shop", "shop:***@db/shop"),
         ("sqlite:////home/me@work/shop.db", "sqlite:////home/me@work/shop.db"),
         ("redis://cache:6379/0", "redis://cache:6379/0"),
         ("memory:", "memory:"),

@@ -37,7 +37,7 @@ def sqlite_path(url: str) -> str:
     """Return the file that an SQLite URL names: ``sqlite:///shop.db`` relative, ``sqlite:////var/shop.db`` absolute."""
     path = url.removeprefix("sqlite:///")
     if path == url or not path:
-        raise SettingsError(f"{url!r} names no file; write sqlite:///shop.db, or sqlite:////var/lib/shop.db")
+        raise SettingsError(f"{mask(url)!r} names no file; write sqlite:///shop.db, or sqlite:////var/lib/shop.db")
     return path
 
 
@@ -51,7 +51,7 @@ def _driver(url: str, drivers: Mapping[str, Callable[..., Any]], what: str) -> C
     try:
         return drivers[scheme]
     except KeyError:
-        raise UnknownEndpoint(mask(url), scheme, drivers, what) from None
+        raise UnknownEndpoint(mask(url), mask(scheme), drivers, what) from None
 
 
 def _sqlite_store(url: str, settings: Settings) -> Any:
