@@ -131,14 +131,19 @@ class SimWorker:
         if sim.scenario.mode == "sending":
             sink = SimSink(process, sim.record, sim.scripts, deadline=self._deadline)
             return Sending(sink, failpoint=process.failpoint)
-        fenced = plan.exclusive and sim.scenario.mode == "plain"
+        # A group asks for its fence once; the inbox and the commit are what it relies on.
+        fenced, transactional = sim.scenario.mode == "plain", sim.scenario.mode != "plain"
 
-        def late() -> bool:
-            return fenced and self.keeper.fence(FLOW) is None
+        def objection(id: str) -> str | None:
+            if plan.exclusive and self.keeper.fence(FLOW) is None:
+                return f"fence: {process.name} begins {id} after its lease has run out" if fenced else None
+            if plan.exclusive and any(entry.message.id == id for entry in sim.store.failures(FLOW)):
+                return f"one failure: {process.name} handles {id}, which waits for a person"
+            return None
 
         handlers = {
-            "Placed": Handler(process, sim.record, sim.scripts, transactional=sim.scenario.mode != "plain", late=late),
-            "Noted": Handler(process, sim.record, sim.scripts, transactional=False),
+            "Placed": Handler(process, sim.record, sim.scripts, transactional=transactional, objection=objection),
+            "Noted": Handler(process, sim.record, sim.scripts, transactional=False, objection=objection),
         }
         dispatch = Dispatch(handlers, passed_over=frozenset({"Unwanted"}))
         if sim.scenario.mode == "plain":
@@ -227,7 +232,15 @@ def messages(scenario: Scenario, random: Random) -> tuple[dict[str, Script], lis
 
 def undisturbed(scenario: Scenario) -> bool:
     """Whether one process handles everything from start to end, so that only lines may drop."""
-    deaths = scenario.crashes or scenario.freezes or scenario.steals or scenario.kills or scenario.restarts
+    deaths = (
+        scenario.crashes
+        or scenario.crash_at
+        or scenario.freeze_at
+        or scenario.freezes
+        or scenario.steals
+        or scenario.kills
+        or scenario.restarts
+    )
     return scenario.workers == 1 and scenario.mode != "sending" and not deaths and not scenario.revocations
 
 
@@ -241,7 +254,8 @@ def run(scenario: Scenario, note: Callable[[str], None] | None = None) -> Record
     """Run the history of this scenario and return what happened."""
     plan = scenario.plan
     world = World(scenario.seed, scenario.faults, note=note)
-    world.crashes_left, world.steals_left = scenario.crashes, scenario.steals
+    world.crashes_left = scenario.crashes + (scenario.crash_at is not None)
+    world.steals_left = scenario.steals
     world.freezes_left = scenario.freezes + (scenario.freeze_at is not None)
     world.freeze_seconds = scenario.lease_seconds * 2.5
     written, sent = messages(scenario, Random(scenario.seed + 1))
@@ -274,6 +288,10 @@ def run(scenario: Scenario, note: Callable[[str], None] | None = None) -> Record
             record.problems.append(f"fence: {what} was written under epoch {epoch}, and the newest is {newest}")
 
     store.effect, store.failed = effect, failed
+    store.failed_twice = lambda entry: record.problems.append(
+        f"one failure: {entry.message.id} is given up by a second process"
+    )
+    store.put = lambda entry: record.add("held", entry.message.id)
     store.wrote = log.wrote = wrote
     _plan_events(sim, sent)
     with watched(record, note):
@@ -283,7 +301,7 @@ def run(scenario: Scenario, note: Callable[[str], None] | None = None) -> Record
             _until_quiet(sim)
         except Exception as error:  # noqa: BLE001 -- a fault of the engine is a finding like any other
             record.problems.append(f"fault: {error!r}")
-    _conclude(sim)
+        _conclude(sim)
     return record
 
 
@@ -415,6 +433,8 @@ def _waiting(sim: Sim) -> list[tuple[str, bool]]:
             blocked.add(key)
         elif not entry.failed:
             waiting.append((entry.message.id, key in blocked))
+    if isinstance(sim.log, SimRows):
+        waiting = []
     return waiting + [(id, True) for id in sim.log.behind()]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-What: TypeAlias = Literal["invoked", "effect", "failed", "retried", "discarded", "killed", "stopped"]
+What: TypeAlias = Literal["invoked", "effect", "failed", "retried", "discarded", "killed", "held"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from tests.simulation.sources import Partition, SimLog, SimSource
 from tests.simulation.store import Entry, SimSession, SimStore
@@ -12,6 +12,8 @@ from yeondong.core.fence import Fence
 from yeondong.core.message import order_key
 from yeondong.core.store import Hold
 from yeondong.core.traits import Traits
+
+Standing: TypeAlias = Literal["now", "later", "behind", "failed"]
 
 
 class SimRows(SimLog):
@@ -26,39 +28,45 @@ class SimRows(SimLog):
         id = self.partitions[name].messages[offset].id
         return next((entry for entry in self._store.entries(self._flow) if entry.message.id == id), None)
 
-    def waiting(self, partition: Partition) -> Iterator[int]:
-        """Yield, in order, what is not sent, failed or put off, nor behind a row of its key that is."""
+    def standings(self, partition: Partition) -> Iterator[tuple[int, Standing]]:
+        """Tell, in order, how each row stands that was neither sent nor given up."""
         states = {entry.message.id: entry for entry in self._store.entries(self._flow)}
-        blocked: set[tuple[str, ...]] = set()
+        blocked: dict[tuple[str, ...], Standing] = {}
         for offset, message in enumerate(partition.messages):
             if offset in partition.settled or (self._flow, message.id) in self._store.discarded:
                 continue
-            state = states.get(message.id)
-            if state is not None and (state.failed or state.due > self.world.time):
+            key, state = order_key(message), states.get(message.id)
+            if key in blocked:
+                yield offset, "behind" if blocked[key] == "failed" else "later"
+            elif state is None or (not state.failed and state.due <= self.world.time):
+                yield offset, "now"
+            else:
+                standing: Standing = "failed" if state.failed else "later"
                 if state.blocks:
-                    blocked.add(order_key(message))
-            elif order_key(message) not in blocked:
-                yield offset
+                    blocked[key] = standing
+                yield offset, standing
+
+    def waiting(self, partition: Partition) -> Iterator[int]:
+        """Yield, in order, what may be lent now."""
+        return (offset for offset, standing in self.standings(partition) if standing == "now")
+
+    def drained(self) -> bool:
+        return all(
+            standing in ("failed", "behind") for p in self.partitions.values() for _, standing in self.standings(p)
+        )
+
+    def behind(self) -> list[str]:
+        return [
+            partition.messages[offset].id
+            for partition in self.partitions.values()
+            for offset, standing in self.standings(partition)
+            if standing == "behind"
+        ]
 
     def sound(self, delivery: Delivery) -> None:
         """Forget the state of a row that was sent."""
         entries = self._store.entries(self._flow)
         entries[:] = [entry for entry in entries if entry.message.id != delivery.message.id]
-
-    def drained(self) -> bool:
-        put_off = any(not entry.failed for entry in self._store.entries(self._flow))
-        return not put_off and not any(True for p in self.partitions.values() for _ in self.waiting(p))
-
-    def behind(self) -> list[str]:
-        failed = {entry.message.id for entry in self._store.entries(self._flow)}
-        return [
-            message.id
-            for partition in self.partitions.values()
-            for offset, message in enumerate(partition.messages)
-            if offset not in partition.settled
-            and message.id not in failed
-            and (self._flow, message.id) not in self._store.discarded
-        ]
 
 
 class RowSource(SimSource):

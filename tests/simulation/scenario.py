@@ -10,11 +10,13 @@ from typing import Literal, TypeAlias
 from tests.simulation.sources import ASSIGNED_PREFIX, LEASED_EACH, LEASED_PREFIX, SHARED_EACH
 from tests.simulation.world import Faults
 from yeondong.core.backoff import Backoff
-from yeondong.core.failpoint import NAMES
+from yeondong.core.failpoint import COMMITTED, HELD, NAMES, SETTLING
 from yeondong.core.traits import Order, Partitions, Traits
 from yeondong.engine.plan import Limits, OnFailure, Plan
 
 FLOW = "flow"
+# Where a crash leaves two places that must agree, more often.
+FAILPOINTS = (*NAMES, HELD, HELD, HELD, SETTLING, SETTLING, COMMITTED)
 WRITES = ("held.put", "held.put", "held.settle", "source.settle", "commit", "suspects.begin")
 Mode: TypeAlias = Literal["grouped", "plain", "mixed", "sending"]
 
@@ -132,7 +134,9 @@ def scenario(seed: int) -> Scenario:
         odd=random.choice((0.0, 0.05, 0.15, 0.3)),
         kills=random.choice((0, 0, 0, 1)) if exclusive and temper == "anything" else 0,
         commits=random.random() < 0.3,
-        crash_at=(random.choice(NAMES), random.randint(0, 12)) if wild and random.random() < 0.5 else None,
+        crash_at=(random.choice(FAILPOINTS), random.choice((0, 0, 1, 2, 4, 8)))
+        if wild and random.random() < 0.5
+        else None,
         freeze_at=(random.choice(WRITES), random.randint(0, 6)) if wild and random.random() < 0.4 else None,
     )
     # A handler that commits by itself exposes those behind it to whoever looks before the engine has mended it, so this

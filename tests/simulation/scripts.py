@@ -88,7 +88,7 @@ class Handler:
         scripts: dict[str, Script],
         *,
         transactional: bool,
-        late: Callable[[], bool] = lambda: False,
+        objection: Callable[[str], str | None],
     ) -> None:
         self.name = "transactional" if transactional else "plain"
         self.direct = None
@@ -96,7 +96,7 @@ class Handler:
         self._process = process
         self._record = record
         self._scripts = scripts
-        self._late = late
+        self._objection = objection
 
     def decode(self, data: bytes) -> str:
         if data == b"broken":
@@ -105,8 +105,9 @@ class Handler:
 
     def invoke(self, payload: str, delivery: Delivery, tx: Any) -> Outcome | None:
         process, world = self._process, self._process.world
-        if self._late():
-            self._record.problems.append(f"fence: {process.name} begins {payload} after its lease has run out")
+        objection = self._objection(payload)
+        if objection is not None:
+            self._record.problems.append(objection)
         process.gate("", f"handling {payload}")
         script = self._scripts[payload]
         script.tries += 1

@@ -29,6 +29,7 @@ class Entry:
     failed: bool
     blocks: bool
     error: str | None
+    by: str = ""
 
 
 @dataclass(slots=True)
@@ -53,6 +54,8 @@ class SimStore:
     openers: dict[str, str | None] = field(default_factory=dict)
     effect: Callable[[str, str], None] = lambda _id, _by: None
     failed: Callable[[Entry], None] = lambda _entry: None
+    failed_twice: Callable[[Entry], None] = lambda _entry: None
+    put: Callable[[Entry], None] = lambda _entry: None
     wrote: Callable[[str, int, int], None] = lambda _what, _epoch, _newest: None
     most_held: int = 0
     last_entry: int = 0
@@ -203,16 +206,23 @@ class SimHeld:
         self._store.check(flow, fence)
         self._store.written("held.put", fence)
         entries = self._store.entries(flow)
-        there = {entry.message.id for entry in entries}
+        there = {entry.message.id: entry for entry in entries}
+        by = self.session.process.name
         for hold in holds:
             delivery = hold.delivery
-            if delivery.message.id in there or (flow, delivery.message.id) in self._store.discarded:
+            known = there.get(delivery.message.id)
+            if known is not None and known.failed and hold.failed and fence is not None and known.by != by:
+                # The same process may not have got its answer; another one has to know what is there.
+                self._store.failed_twice(known)
+            if known is not None or (flow, delivery.message.id) in self._store.discarded:
                 continue
-            there.add(delivery.message.id)
             self._store.last_entry += 1
             entry = Entry(self._store.last_entry, delivery.message, delivery.partition, 0, 0.0, False, True, None)
+            entry.by = by
+            there[delivery.message.id] = entry
             self._store.write(entry, hold)
             entries.append(entry)
+            self._store.put(entry)
             self.session.world.note("held: %s put%s", entry.message.id, " as failed" if entry.failed else "")
         self._store.most_held = max(self._store.most_held, len(entries))
 
