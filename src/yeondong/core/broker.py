@@ -63,7 +63,20 @@ class Broker(Protocol):
     address: str
 
     def prepare(self) -> None:
-        """Connect once and check that it can be used. Raises ``ConnectionLost`` or ``StoreError``."""
+        """Connect once and check that it can be used. Raises ``ConnectionLost`` or ``StoreError``.
+
+        What a new or empty system lacks is made. Tables are not added unasked to a database of others, which has none
+        of yeondong's: ``SchemaMissing`` then.
+        """
+
+    def statements(self) -> Sequence[str]:
+        """Return the statements that create the broker's tables, in order; none where it needs none. Asks nobody."""
+
+    def create(self) -> Sequence[str]:
+        """Create what is missing and return the names; nothing that is there is changed."""
+
+    def check(self) -> Sequence[str]:
+        """Compare the tables with what this version needs and return a sentence for each difference."""
 
     def sink(self) -> Sink:
         """Return a new sink for all channels; each lane has its own."""
@@ -82,7 +95,7 @@ class Broker(Protocol):
         """
 
     def receivers(self) -> Sequence[Receiver]:
-        """Return everything that is registered."""
+        """Return everything that is registered; nothing before anybody has prepared the broker, as ``groups`` does."""
 
     def groups(self) -> Sequence[GroupLag]:
         """Return all groups with their progress."""
@@ -98,7 +111,10 @@ class Broker(Protocol):
         """
 
     def repeats(self, channel: str, group: str, start: str) -> int:
-        """Count what ``rewind`` would repeat, and change nothing. Raises as ``rewind`` does."""
+        """Count what ``rewind`` would repeat, and change nothing. Raises as ``rewind`` does.
+
+        0 before anybody has prepared the broker.
+        """
 
     def sweep(self) -> int:
         """Delete what the retention no longer keeps; return how many messages."""

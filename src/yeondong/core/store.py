@@ -180,20 +180,33 @@ class Suspects(Protocol):
 class Control(Struct, frozen=True):
     """What persons and failures decided about a flow; survives restarts.
 
-    ``paused`` and ``stopped`` hold the reason. ``replay`` is a request not yet carried out: ``start``, or a time in ISO
-    8601. ``generation`` counts replays; the inbox counts ids per generation.
+    ``paused`` and ``stopped`` hold the reason, ``paused_at`` and ``stopped_at`` since when. ``replay`` is a request not
+    yet carried out: ``start``, or a time in ISO 8601. ``generation`` counts replays; the inbox counts ids per
+    generation.
     """
 
     paused: str | None = None
     stopped: str | None = None
     replay: str | None = None
     generation: int = 0
+    paused_at: datetime | None = None
+    stopped_at: datetime | None = None
+
+
+class LongRun(Struct, frozen=True):
+    """A message that has been with its handler for longer than is usual, at least ``seconds``."""
+
+    message_id: str
+    type: str
+    key: str | None
+    seconds: float
 
 
 class FlowReport(Struct, frozen=True):
     """How one flow of one worker is; ``since`` when and ``reason`` why it is in this state.
 
     ``state``: standby, running, paused, stopped. Totals count from the worker's start; ``rate`` is handled per second.
+    ``long_runs`` are the messages in hand for several heartbeats.
     """
 
     flow: str
@@ -206,13 +219,14 @@ class FlowReport(Struct, frozen=True):
     failed: int = 0
     passed_over: int = 0
     rate: float = 0.0
+    long_runs: tuple[LongRun, ...] = ()
 
 
 class WorkerReport(Struct, frozen=True):
     """A worker process that is alive, or was at ``seen_at`` by the database's clock.
 
     ``notice`` is what a person should know about its use of the store, such as a handler that keeps others from
-    writing.
+    writing. ``silent_seconds`` is how long it may be silent, by its own settings, and still be alive.
     """
 
     worker: str
@@ -222,6 +236,7 @@ class WorkerReport(Struct, frozen=True):
     started_at: datetime
     flows: Sequence[FlowReport] = ()
     notice: str | None = None
+    silent_seconds: float = 10.0
     seen_at: datetime | None = None
     age_seconds: float = 0.0
 
@@ -372,3 +387,6 @@ class Store(Protocol):
 
     def check(self) -> Sequence[str]:
         """Compare the tables with what this version needs and return a sentence for each difference."""
+
+    def remarks(self) -> Sequence[str]:
+        """Return a sentence for each thing that people may miss in the database and that hinders no flow."""

@@ -28,6 +28,7 @@ from yeondong.engine.standing import Standing
 from yeondong.engine.suspicion import Suspicion
 from yeondong.engine.waiting import Wait, Waits
 from yeondong.engine.waking import Waking
+from yeondong.engine.watch import Watch
 from yeondong.errors import ConnectionLost, DeclarationError, FenceLost, UnknownName
 
 log = logging.getLogger("yeondong.engine")
@@ -86,9 +87,10 @@ class Flow:
         self._slots = Slots(plan.name, works, make_lane=surroundings.make_lane, halt=self._halt, ring=self._waking.ring)
         self._loans = Loans(source.traits.settles)
         self._waits = Waits()
-        self._orphans = Orphans()
+        self._orphans = Orphans(plan.limits.in_flight)
         self._holding = Holding(plan.name, held, most=plan.limits.held, clock=self._clock, failpoint=self._failpoint)
         self._suspicion = Suspicion(plan.name, session.suspects, self._clock, self._failpoint)
+        self._watch = Watch(plan.name, self._clock)
         self._standing = Standing(plan.name, self._clock, self._random)
         in_flight = plan.limits.in_flight
         self._intake = Intake(self._loans, self._slots, self._holding, self._suspicion, in_flight)
@@ -163,8 +165,10 @@ class Flow:
             self._stop_reason = None
             self._look_at = 0.0
         elif control.stopped is not None or control.paused is not None:
-            state = "stopped" if control.stopped is not None else "paused"
-            self._standing.enter(state, control.stopped or control.paused)
+            if control.stopped is not None:
+                self._standing.enter("stopped", control.stopped, control.stopped_at)
+            else:
+                self._standing.enter("paused", control.paused, control.paused_at)
             self._wait(LOOK_SECONDS)
         elif control.replay is not None:
             self._replay(control.replay)
@@ -212,7 +216,7 @@ class Flow:
         self._suspicion.flush()
         begun = self._suspicion.load() if self.plan.suspicious else {}
         if self._session.flows.opened(self.name, self._owner) and self.plan.suspicious:
-            log.warning("flow.unclean_end flow=%r", self.name)
+            log.warning("flow.unclean_end flow=%r in_hand_then=%r", self.name, dict(begun))
             self._suspicion.begin(begun)
         elif self._suspicion.active:
             self._suspicion.begin(begun)
@@ -373,7 +377,7 @@ class Flow:
             self._back(delivery, Hold(again, after_seconds=seconds, error=error))
             return
         now = self._clock.elapsed()
-        since = self._waits.failing_since(order_key(delivery.message), now)
+        since = self._waits.failing_since(delivery, now)
         self._waits.add(Wait(again, now + seconds, since, slot.number, error, flushed=not slot.busy))
 
     def _fail(self, delivery: Delivery, error: str) -> None:
@@ -382,13 +386,22 @@ class Flow:
         self._waits.recovered(order_key(delivery.message))
         policy = self.plan.policy(delivery.message.channel)
         if policy == "stop" and not held:
-            self._stop_reason = f"message {delivery.message.id} failed: {error}"
+            message = delivery.message
+            summary = error.partition("\n")[0]
+            self._stop_reason = f"message {message.id} ({message.type}, key {message.key!r}) failed: {summary}"
             self._halt.everything = True
             return
         self.failed += 1
         summary = error.partition("\n")[0]
-        log.warning("flow.failed flow=%r message=%r attempt=%d error=%r", self.name, delivery.message.id,
-                    delivery.attempt, summary)  # fmt: skip
+        log.warning(
+            "flow.failed flow=%r type=%r key=%r message=%r attempt=%d error=%r",
+            self.name,
+            delivery.message.type,
+            delivery.message.key,
+            delivery.message.id,
+            delivery.attempt,
+            summary,
+        )
         blocks = policy != "park" and delivery.message.key is not None
         hold = Hold(delivery, failed=True, blocks=blocks, error=error)
         if held:
@@ -576,7 +589,7 @@ class Flow:
         return self._clock.elapsed() - self._turned_at < within_seconds
 
     def report(self) -> FlowReport:
-        """Tell how the flow is. Any thread may call it."""
+        """Tell how the flow is. One other thread may call it."""
         return FlowReport(
             flow=self.name,
             state=self._standing.state,
@@ -587,6 +600,7 @@ class Flow:
             handled=self.handled,
             failed=self.failed,
             passed_over=self._slots.passed_over(),
+            long_runs=tuple(self._watch.look(slot.work for slot in self._slots)),
         )
 
     def run(self, grace_seconds: float) -> None:

@@ -80,6 +80,7 @@ class Plain:
         self._handlers = dispatch.handlers
         self._outages: tuple[type[BaseException], ...] = (Unavailable, ConnectionLost, *dispatch.unavailable)
         self.passed_over = 0
+        self.in_hand: Delivery | None = None
 
     def __call__(self, deliveries: Sequence[Delivery], halt: Halt) -> Iterator[Settled]:  # noqa: C901 -- the hot loop: calls cost
         done: list[Delivery] = []
@@ -129,6 +130,7 @@ class Plain:
             payload = bound.decode(message.data)  # type: ignore[arg-type]  # None, a tombstone, raises
         except Exception:  # noqa: BLE001 -- whatever a decoder raises, resolve tells it
             return self._unresolved(delivery), None
+        self.in_hand = delivery
         try:
             outcome = bound.direct(payload) if bound.direct is not None else bound.invoke(payload, delivery, None)
         except self._outages as away:
@@ -208,6 +210,7 @@ class Grouped:
         self._claimed: tuple[str, list[str]] | None = None
         self._outages: tuple[type[BaseException], ...] = (Unavailable, ConnectionLost, *dispatch.unavailable)
         self.passed_over = 0
+        self.in_hand: Delivery | None = None
 
     def __call__(self, deliveries: Sequence[Delivery], halt: Halt) -> Iterator[Settled]:
         waiting = deque(deliveries)
@@ -301,6 +304,7 @@ class Grouped:
                 handled += 1
                 if ids[handled - 1] in new:
                     new.remove(ids[handled - 1])
+                    self.in_hand = item.delivery
                     outcome = item.bound.invoke(item.payload, item.delivery, tx)
                     if not (outcome is None or type(outcome) is Done) or not tx.current():
                         raise _OneByOne  # noqa: TRY301 -- the way out of the transaction is one, whoever fails
@@ -365,6 +369,7 @@ class Grouped:
         if not self._session.inbox.claim(tx, self._scope.name, [delivery.message.id]):
             tx.rollback()
             return Settled(DONE, [delivery])
+        self.in_hand = delivery
         returned = item.bound.invoke(item.payload, delivery, tx)
         outcome, error = checked(returned, item.bound)
         if outcome is not DONE:
@@ -381,6 +386,7 @@ class Grouped:
         return Settled(DONE, [delivery])
 
     def _plain(self, item: Item) -> Settled:
+        self.in_hand = item.delivery
         try:
             outcome = item.bound.invoke(item.payload, item.delivery, None)
         except self._outages as away:

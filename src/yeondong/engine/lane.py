@@ -51,9 +51,10 @@ class Halt:
 
 
 class Work(Protocol):
-    """What a lane does with the deliveries that it is given."""
+    """What a lane does with the deliveries that it is given. ``in_hand`` is what its handler has just now."""
 
     passed_over: int
+    in_hand: Delivery | None
 
     def __call__(self, deliveries: Sequence[Delivery], halt: Halt) -> Iterator[Settled]:
         """Yield what became of each delivery, each exactly once.
@@ -108,6 +109,7 @@ class ThreadLane:
         while (deliveries := self._lists.get()) is not None:
             for _ in run_list(self._work, deliveries, self._halt, self._report):
                 pass
+            self._work.in_hand = None
             self._report(None)
         self._work.close()
 

@@ -22,26 +22,38 @@ class Orphan(Struct, frozen=True):
 
 
 class Orphans:
-    """Remembered by message id, so that a redelivery attaches to what was done; as many as were in flight."""
+    """Remembered by message id, so that a redelivery attaches to what was done already.
 
-    def __init__(self) -> None:
+    At most as many as can have been in flight: what another reader got instead never comes back here.
+    """
+
+    def __init__(self, most: int) -> None:
         self._by_id: dict[str, Orphan] = {}
+        self._most = most
 
     def __bool__(self) -> bool:
         return bool(self._by_id)
 
     def tried(self, deliveries: Iterable[Delivery]) -> None:
         """Remember the attempts of what was not finished."""
-        self._by_id.update((d.message.id, Orphan(d.attempt)) for d in deliveries)
+        for delivery in deliveries:
+            self._remember(delivery, Orphan(delivery.attempt))
 
     def finished(self, deliveries: Iterable[Delivery]) -> None:
         """Remember what was done and could not be told to the source."""
-        self._by_id.update((d.message.id, Orphan(d.attempt, DONE)) for d in deliveries)
+        for delivery in deliveries:
+            self._remember(delivery, Orphan(delivery.attempt, DONE))
 
     def ended(self, settled: Settled, delivery: Delivery) -> None:
         """Remember the outcome of one that was in work when its loan ended."""
         outcome = None if isinstance(settled.outcome, Unhandled) else settled.outcome
-        self._by_id[delivery.message.id] = Orphan(delivery.attempt, outcome, settled.error)
+        self._remember(delivery, Orphan(delivery.attempt, outcome, settled.error))
+
+    def _remember(self, delivery: Delivery, orphan: Orphan) -> None:
+        self._by_id.pop(delivery.message.id, None)
+        self._by_id[delivery.message.id] = orphan
+        if len(self._by_id) > self._most:
+            del self._by_id[next(iter(self._by_id))]
 
     def pop(self, id: str) -> Orphan | None:
         """Take out what is known of a message that is lent again."""

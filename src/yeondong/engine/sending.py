@@ -20,6 +20,7 @@ class Sending:
         self._failpoint = failpoint
         self._open = False
         self.passed_over = 0
+        self.in_hand: Delivery | None = None
 
     def __call__(self, deliveries: Sequence[Delivery], halt: Halt) -> Iterator[Settled]:
         batch: list[Delivery] = []
@@ -54,6 +55,7 @@ class Sending:
             if not self._open:
                 self._sink.open()
                 self._open = True
+            self.in_hand = batch[0]
             self._failpoint(SENDING)
             refused = self._sink.send([d.message for d in batch], halt.deadline())
             self._failpoint(SENT)

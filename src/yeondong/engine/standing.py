@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
 
 from yeondong.core.clock import Clock
 
@@ -32,10 +33,10 @@ class Standing:
         """Whether nothing has gone well since the last outage."""
         return self._outages > 0
 
-    def enter(self, state: str, reason: str | None = None) -> None:
-        """Change the state; one log line for each change."""
+    def enter(self, state: str, reason: str | None = None, since: datetime | None = None) -> None:
+        """Change the state; one log line for each change. ``since`` is now, if it is not known better."""
         if state != self.state:
-            self.since = self._clock.now()
+            self.since = since if since is not None else self._clock.now()
             level = logging.INFO if state in ("running", "standby") else logging.WARNING
             log.log(level, "flow.%s flow=%r reason=%r", state, self._flow, reason)
         self.state, self.reason = state, reason

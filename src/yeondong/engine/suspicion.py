@@ -40,7 +40,7 @@ class Suspicion:
 
     def begin(self, begun: Mapping[str, int]) -> None:
         """Suspect, from an opening on, what is handed in by ``suspect``."""
-        self._begun = dict(begun)
+        self._begun = {id: attempt for id, attempt in begun.items() if attempt}
         self._before, self._corrections = {}, {}
         self._suspects = set()
         self._until = self._clock.elapsed() + TRUST_SECONDS
@@ -100,4 +100,5 @@ class Suspicion:
         """Trust what comes, once everything that was in work at the unclean end was lent again."""
         if self.active and not self._suspects and (idle or self._clock.elapsed() >= self._until):
             self._store.clear(self._flow)
+            self._begun, self._before, self._corrections = {}, {}, {}
             self.active = False

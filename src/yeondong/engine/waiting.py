@@ -34,7 +34,7 @@ class Waits:
 
     def __init__(self) -> None:
         self._by_key: dict[tuple[str, ...], Wait] = {}
-        self._since: dict[tuple[str, ...], float] = {}
+        self._since: dict[tuple[str, ...], tuple[float, str]] = {}
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -45,9 +45,9 @@ class Waits:
     def get(self, key: tuple[str, ...]) -> Wait | None:
         return self._by_key.get(key)
 
-    def failing_since(self, key: tuple[str, ...], now: float) -> float:
-        """When the key's message failed first; it stays until ``recovered``."""
-        return self._since.setdefault(key, now)
+    def failing_since(self, delivery: Delivery, now: float) -> float:
+        """When the key's message failed first; it stays until ``recovered``, or until it is here no more."""
+        return self._since.setdefault(order_key(delivery.message), (now, delivery.partition))[0]
 
     @property
     def failing(self) -> bool:
@@ -83,19 +83,18 @@ class Waits:
         may_go = {key: wait for key, wait in self._by_key.items() if not stays(wait)}
         for key, wait in list(may_go.items()):
             if wait.due - wait.since > seconds:
-                del self._by_key[key], may_go[key]
+                del self._by_key[key], self._since[key], may_go[key]
                 yield wait
         waiting = sum(1 + len(w.behind) for w in may_go.values())
         for key, wait in sorted(may_go.items(), key=lambda item: item[1].since):
             if waiting <= most:
                 return
             waiting -= 1 + len(wait.behind)
-            del self._by_key[key]
+            del self._by_key[key], self._since[key]
             yield wait
 
     def drop(self, partitions: Container[str]) -> list[Delivery]:
         """Forget the waits of these partitions; return their heads, whose attempts still count."""
+        self._since = {key: since for key, since in self._since.items() if since[1] not in partitions}
         gone = [key for key, wait in self._by_key.items() if wait.head.partition in partitions]
-        for key in gone:
-            self._since.pop(key, None)
         return [self._by_key.pop(key).head for key in gone]

@@ -103,6 +103,7 @@ class Worker:
             started_at=self._started_at,
             flows=[self._with_rate(flow.report(), now) for flow in self.flows],
             notice=self._notice(),
+            silent_seconds=max(self._pace.lease_seconds, 3 * self._pace.heartbeat_seconds),
         )
 
     def _with_rate(self, report: FlowReport, now: float) -> FlowReport:

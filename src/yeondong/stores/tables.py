@@ -156,7 +156,9 @@ flows = Table(
     metadata,
     Column("flow", String(NAME), primary_key=True),
     Column("paused", Text),
+    _time("paused_at"),
     Column("stopped", Text),
+    _time("stopped_at"),
     Column("replay", String(64)),
     Column("generation", Integer, nullable=False, server_default=text("0")),
 )

@@ -20,19 +20,21 @@ ON CONFLICT (flow, message_id) DO UPDATE SET attempt = excluded.attempt
 
 CLEAR = "DELETE FROM yeondong_suspects WHERE flow = :flow"
 
-CONTROL = "SELECT paused, stopped, replay, generation FROM yeondong_flows WHERE flow = :flow"
+CONTROL = "SELECT paused, stopped, replay, generation, paused_at, stopped_at FROM yeondong_flows WHERE flow = :flow"
 
-PAUSE = """
-INSERT INTO yeondong_flows (flow, paused) VALUES (:flow, :reason)
-ON CONFLICT (flow) DO UPDATE SET paused = excluded.paused
+PAUSE = f"""
+INSERT INTO yeondong_flows (flow, paused, paused_at) VALUES (:flow, :reason, {NOW})
+ON CONFLICT (flow) DO UPDATE SET paused = excluded.paused, paused_at = coalesce(paused_at, excluded.paused_at)
 """
 
-STOP = """
-INSERT INTO yeondong_flows (flow, stopped) VALUES (:flow, :reason)
-ON CONFLICT (flow) DO UPDATE SET stopped = excluded.stopped
+STOP = f"""
+INSERT INTO yeondong_flows (flow, stopped, stopped_at) VALUES (:flow, :reason, {NOW})
+ON CONFLICT (flow) DO UPDATE SET stopped = excluded.stopped, stopped_at = coalesce(stopped_at, excluded.stopped_at)
 """
 
-RESUME = "UPDATE yeondong_flows SET paused = NULL, stopped = NULL WHERE flow = :flow"
+RESUME = """
+UPDATE yeondong_flows SET paused = NULL, paused_at = NULL, stopped = NULL, stopped_at = NULL WHERE flow = :flow
+"""
 
 ASK_REPLAY = """
 INSERT INTO yeondong_flows (flow, replay) VALUES (:flow, :start)
@@ -98,7 +100,7 @@ class SqliteFlows:
 
     def control(self, flow: str) -> Control:
         rows = self._link.read(CONTROL, {"flow": flow})
-        return Control(*rows[0]) if rows else Control()
+        return Control(*rows[0][:4], *map(time_of, rows[0][4:])) if rows else Control()
 
     def pause(self, flow: str, reason: str) -> None:
         self._write(PAUSE, flow=flow, reason=reason)

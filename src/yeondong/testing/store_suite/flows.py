@@ -24,7 +24,13 @@ class FlowSuite:
         scene.session.flows.pause(FLOW, "deployment")
         scene.session.flows.stop(FLOW, "held is full")
 
-        assert scene.rival.flows.control(FLOW) == Control(paused="deployment", stopped="held is full")
+        control = scene.rival.flows.control(FLOW)
+        assert (control.paused, control.stopped) == ("deployment", "held is full")
+        assert control.paused_at is not None
+        assert control.stopped_at is not None
+        assert control.paused_at <= control.stopped_at
+        scene.session.flows.pause(FLOW, "deployment, still")
+        assert scene.rival.flows.control(FLOW).paused_at == control.paused_at
         assert scene.rival.flows.control("another") == Control()
         scene.rival.flows.resume(FLOW)
         scene.rival.flows.resume("another")
