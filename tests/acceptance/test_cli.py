@@ -351,6 +351,35 @@ def test_a_paused_flow_stays_paused_until_it_is_resumed(shop: Shop) -> None:
     until(lambda: shop.indexed() == [(1, 10)])
 
 
+def test_a_flow_is_pausing_as_long_as_its_handler_is_at_work(shop: Shop) -> None:
+    shop.start("run", "shop")
+    shop.python("shop.grant_points(7, 5000)")
+    until((shop.folder / "granting").exists)
+
+    told = shop("flows", "pause", "shop", "points/shop", "--wait", "0.5")
+
+    assert told.returncode == 4
+    assert "points/shop: pausing; its worker was not at rest within 0.5 s" in told.stdout
+    assert shop.flow("points/shop")["state"] == "pausing"
+    assert "1 flow pausing" in shop("status", "shop").stdout
+    (shop.folder / "enough").touch()
+    told = shop("flows", "pause", "shop", "points/shop", "--wait", "30")
+    assert told.returncode == 0
+    assert told.stdout == "points/shop: paused; its worker is at rest\n"
+    assert shop.flow("points/shop")["state"] == "paused"
+
+
+def test_a_flow_that_no_worker_has_is_paused_at_once(shop: Shop) -> None:
+    stop(shop.start("run", "shop"))
+
+    told = shop("flows", "pause", "shop", "points/shop")
+
+    assert (told.returncode, told.stdout) == (
+        0,
+        "points/shop: paused; no worker is alive, the next one finds it so\n",
+    )
+
+
 def test_a_flow_that_stopped_says_why_and_goes_on_after_resume(shop: Shop) -> None:
     shop.start("run", "shop")
     shop.python("shop.grant_points(7, 0)")

@@ -26,7 +26,7 @@ MEANINGS: Final = {
     Exit.ATTENTION: "a person is needed: failures, a stopped flow, an old backlog, a difference that a check found",
     Exit.USAGE: "the command, the app's declarations or its settings are wrong",
     Exit.UNUSABLE: "the store or the broker cannot be used: away, locked, full, damaged, without its tables",
-    Exit.STILL_AT_WORK: "run, relay: a handler was still at work after the grace period; its message comes again",
+    Exit.STILL_AT_WORK: "a handler was still at work: run, relay after the grace period, flows pause after --wait",
     Exit.NO_WORKER: "status: no worker is alive, for the app or for one of its flows",
     Exit.BUG: "an error inside yeondong; --debug shows the traceback",
     Exit.INTERRUPTED: "ended at once by Ctrl-C: by the second one where the first stops safely",

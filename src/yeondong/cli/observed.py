@@ -17,6 +17,7 @@ from yeondong.core.store import RELAY, Control, FailureFilter, FlowReport, Sessi
 from yeondong.errors import ConnectionLost, StoreError
 
 NO_WORKER: Final = "no worker"
+PAUSING: Final = "pausing"
 # Which of several workers' states is the flow's: the one that works on it, then the one that would.
 _WEIGHT: Final = {"running": 0, "paused": 1, "stopped": 2, "standby": 3}
 
@@ -25,7 +26,7 @@ class FlowStatus(Struct, frozen=True):
     """One flow. None means not known.
 
     ``decided``: it is paused or stopped until somebody resumes it. ``held`` counts what waits in the store for a retry
-    or behind one.
+    or behind one. ``passed_over`` counts since its live workers' start.
     """
 
     flow: str
@@ -189,15 +190,32 @@ def _flow(
 def state_of(control: Control, reports: Sequence[FlowReport]) -> tuple[str, datetime | None, str | None]:
     """Say state, since when and why. What was decided counts before what workers report; they may be all gone.
 
-    ``reports`` are those of live workers, the one that works on the flow first.
+    A pause that a person has decided is ``pausing`` until the worker tells that it has come to rest for this reason:
+    before, it may still handle. ``reports`` are those of live workers, the one that works on the flow first.
     """
-    decided = ("stopped", control.stopped) if control.stopped is not None else ("paused", control.paused)
-    state, reason = decided
-    if reason is not None:
-        return state, next((report.since for report in reports if report.state == state), None), reason
+    if control.stopped is not None:
+        return "stopped", _since("stopped", reports), control.stopped
+    if control.paused is not None:
+        if not _at_rest(control.paused, reports):
+            return PAUSING, None, control.paused
+        return "paused", _since("paused", reports), control.paused
     if reports:
         return reports[0].state, reports[0].since, reports[0].reason
     return NO_WORKER, None, None
+
+
+def _since(state: str, reports: Sequence[FlowReport]) -> datetime | None:
+    return next((report.since for report in reports if report.state == state), None)
+
+
+def _at_rest(reason: str, reports: Sequence[FlowReport]) -> bool:
+    """Whether nobody is at work on a flow that is to be paused for this reason, which bears its time.
+
+    A standby alone proves nothing: it may have got the lease since it told so.
+    """
+    paused = [report for report in reports if (report.state, report.reason) == ("paused", reason)]
+    standby = [report for report in reports if report.state == "standby"]
+    return not reports or bool(paused and len(paused) + len(standby) == len(reports))
 
 
 # --- what a person should know ----------------------------------------------------------------------------------------

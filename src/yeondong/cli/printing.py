@@ -18,6 +18,7 @@ WIDE: Final = 100
 STATE_STYLES: Final = {
     "running": "green",
     "standby": "dim",
+    "pausing": "yellow",
     "paused": "yellow",
     "stopped": "bold red",
     "no worker": "bold red",
