@@ -14,7 +14,7 @@ from rich.text import Text
 from yeondong.cli.command import AppCommand, json_option
 from yeondong.cli.exits import Exit
 from yeondong.cli.loading import Chosen, open_session
-from yeondong.cli.observed import AppStatus, Finding, FlowStatus, WorkerStatus, observe
+from yeondong.cli.observed import PAUSING, AppStatus, Finding, FlowStatus, WorkerStatus, observe
 from yeondong.cli.printing import cells, columns, console, print_json, print_json_line, show, state
 from yeondong.cli.wording import MINUTE, counted, moment, number, one_line, plain, short_span, span
 from yeondong.core.store import Session
@@ -105,11 +105,21 @@ def render(found: AppStatus) -> Group:
 
 
 def _headline(found: AppStatus) -> Text:
-    words = {Exit.OK: "all is well", Exit.ATTENTION: "needs a person", Exit.UNUSABLE: "cannot be used"}
-    word = words.get(Exit(found.exit), "NO WORKER")
+    words = {Exit.ATTENTION: "needs a person", Exit.UNUSABLE: "cannot be used", Exit.NO_WORKER: "NO WORKER"}
     text = Text.assemble((plain(found.app), "bold"), " · ")
-    text.append(word, style="green" if found.exit == Exit.OK else "bold red")
+    if found.exit in words:
+        text.append(words[Exit(found.exit)], style="bold red")
+    elif standing := _standing(found):
+        text.append(standing, style="yellow")
+    else:
+        text.append("all is well", style="green")
     return text.append(f" · {moment(found.at)}\nstore {plain(found.store)}, {_broker(found)}")
+
+
+def _standing(found: AppStatus) -> str:
+    """Count the flows that need nobody yet and handle nothing all the same: '1 flow pausing, 2 flows paused'."""
+    counts = [(sum(flow.state == state for flow in found.flows), state) for state in (PAUSING, "paused")]
+    return ", ".join(f"{counted(count, 'flow')} {state}" for count, state in counts if count)
 
 
 def _broker(found: AppStatus) -> str:
