@@ -87,7 +87,7 @@ class Flow:
         self._slots = Slots(plan.name, works, make_lane=surroundings.make_lane, halt=self._halt, ring=self._waking.ring)
         self._loans = Loans(source.traits.settles)
         self._waits = Waits()
-        self._orphans = Orphans(plan.limits.in_flight)
+        self._orphans = Orphans(4 * plan.limits.in_flight)
         self._holding = Holding(plan.name, held, most=plan.limits.held, clock=self._clock, failpoint=self._failpoint)
         self._suspicion = Suspicion(plan.name, session.suspects, self._clock, self._failpoint)
         self._watch = Watch(plan.name, self._clock)

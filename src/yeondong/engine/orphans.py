@@ -22,9 +22,10 @@ class Orphan(Struct, frozen=True):
 
 
 class Orphans:
-    """Remembered by message id, so that a redelivery attaches to what was done already.
+    """Remembered by message id, so that a redelivery attaches to what was done.
 
-    At most as many as can have been in flight: what another reader got instead never comes back here.
+    Only so many, since what another reader got instead never comes back here. It is more than can be in flight: after
+    an outage other partitions may be lent first, up to the next outage.
     """
 
     def __init__(self, most: int) -> None:
