@@ -21,12 +21,22 @@ def problems(record: Record) -> list[str]:
     return found
 
 
+def flawed_and_retried(record: Record) -> set[str]:
+    """Return what a person had tried again although its envelope is broken.
+
+    Held keeps no flaw, so it is handled; its source may still lend it with the flaw, and it is a failure once more.
+    """
+    flawed = {sent.id for sent in record.sent if sent.flawed}
+    return {event.id for event in record.events if event.what == "retried" and event.id in flawed}
+
+
 def no_loss(record: Record) -> list[str]:
     """Everything has its effect, or is one failure, or waits behind one, or was not wanted, or a person gave it up."""
     effects = {event.id for event in record.events if event.what == "effect"}
     discarded = {event.id for event in record.events if event.what == "discarded"}
     failed = set(record.left_failed)
     behind = {id for id, is_behind in record.left_waiting if is_behind}
+    exempt = flawed_and_retried(record)
     found = [
         f"no-loss: {id} still waits in held, behind nothing" for id, is_behind in record.left_waiting if not is_behind
     ]
@@ -37,7 +47,7 @@ def no_loss(record: Record) -> list[str]:
                 found.append(f"no-loss: nobody wants {sent.id}, and something became of it")
         elif not places:
             found.append(f"no-loss: {sent.id} has no effect and is no failure")
-        elif sent.id in effects and sent.id in failed and record.terms.transactional:
+        elif sent.id in effects and sent.id in failed - exempt and record.terms.transactional:
             found.append(f"no-loss: {sent.id} has an effect and is held as well")
     return found
 
@@ -107,11 +117,12 @@ def one_failure(record: Record) -> list[str]:
     allowed = dict.fromkeys((sent.id for sent in record.sent), 1)
     found: list[str] = []
     done: set[str] = set()
+    exempt = flawed_and_retried(record)
     for event in record.events:
         if event.what == "effect" and record.terms.transactional:
             done.add(event.id)
         if event.what == "failed":
-            if event.id in done:
+            if event.id in done - exempt:
                 found.append(f"one failure: {event.id} failed after its effect")
             allowed[event.id] -= 1
             if allowed[event.id] < 0:
@@ -155,4 +166,8 @@ def bounded(record: Record) -> list[str]:
         found.append(f"bounded: {record.most_held} messages were held, {terms.held} may be")
     if record.most_waiting > terms.waiting:
         found.append(f"bounded: {record.most_waiting} retries waited in memory, {terms.waiting} may")
+    if record.most_remembered > terms.remembered:
+        found.append(
+            f"bounded: {record.most_remembered} things are remembered by an idle flow, {terms.remembered} may be"
+        )
     return found

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from tests.simulation.footprint import remembered
 from tests.simulation.lanes import SimBell, SteppedLane
 from tests.simulation.record import Record, Sent, Terms
 from tests.simulation.rows import RowSource, SimOutboxRows, SimRows
@@ -269,6 +270,7 @@ def run(scenario: Scenario, note: Callable[[str], None] | None = None) -> Record
         # Each worker of a flow without a lease counts by itself what it adds.
         held=plan.limits.held * (1 if plan.exclusive else scenario.workers),
         waiting=plan.limits.in_flight // 4 + plan.limits.in_flight,
+        remembered=6 * plan.limits.in_flight + 40,
     )
     record = Record(terms)
     store = SimStore(world)
@@ -310,7 +312,9 @@ def _plan_events(sim: Sim, sent: list[tuple[str, Message, str | None]]) -> None:
     times = sorted(random.random() * scenario.publish_seconds for _ in sent)
     for time, (partition, message, flaw) in zip(times, sent, strict=True):
         script = sim.scripts[message.id]
-        sim.record.sent.append(Sent(message.id, message.key, expected(script), script.failures))
+        sim.record.sent.append(
+            Sent(message.id, message.key, expected(script), script.failures, script.kind == "flawed")
+        )
         if time <= 0:
             sim.log.publish(partition, message, flaw)
         else:
@@ -464,6 +468,7 @@ def _conclude(sim: Sim) -> None:
     record.left_waiting = _waiting(sim)
     record.disturbances, record.crashes = world.disturbances, world.crashes
     record.steps, record.seconds = world.steps, world.time
+    record.most_remembered = max((remembered(worker.flow) for worker in sim.workers.values()), default=0)
     record.most_in_flight = max(record.most_in_flight, sim.log.most_on_loan)
     record.most_held = sim.store.most_held
     if world.away:

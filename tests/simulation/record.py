@@ -16,6 +16,7 @@ class Sent:
     key: str | None
     expects: Literal["effect", "failure", "either", "nothing"]
     failures: int
+    flawed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Terms:
     in_flight: int
     held: int
     waiting: int
+    remembered: int
 
 
 @dataclass(slots=True)
