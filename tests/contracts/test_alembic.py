@@ -68,6 +68,9 @@ def test_a_store_works_on_tables_that_alembic_made(path: Path) -> None:
 
     assert store.prepare() is None
     assert store.check() == []
+    assert "yeondong_outbox_status" in store.remarks()[0]
+    assert store.create() == ["yeondong_outbox_status"]
+    assert store.remarks() == []
     session = store.connect()
     for id in ("m1", "m2"):
         tx = session.begin("test")

@@ -108,5 +108,6 @@ class TestSqliteInTheFileOfAnApplication(TestSqlite):
             application.execute("INSERT INTO log (position, data) VALUES (1000, x'00')")
         application.close()
         broker = SqliteBroker(str(path))
+        broker.create()
         broker.prepare()
         return broker

@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,60 @@ def test_tables_that_a_migration_made_are_used(path: Path) -> None:
     assert ids(read(scene, 3)) == ids(messages(3))
     assert size_is_true(path)
     scene.close()
+
+
+def test_the_database_of_another_is_left_as_it_is(path: Path) -> None:
+    rows(path, "CREATE TABLE orders (id INTEGER)")
+
+    with pytest.raises(SchemaMissing, match="yeondong db create"):
+        SqliteBroker(str(path)).prepare()
+    assert rows(path, "SELECT name FROM sqlite_schema") == [("orders",)]
+
+    SqliteBroker(str(path), make=True).prepare()
+    assert SqliteBroker(str(path)).check() == []
+
+
+def test_a_file_with_the_stores_tables_gets_the_brokers(path: Path) -> None:
+    rows(path, "CREATE TABLE yeondong_outbox (id INTEGER)")
+
+    SqliteBroker(str(path)).prepare()
+
+    assert SqliteBroker(str(path)).check() == []
+
+
+def test_before_the_first_start_nobody_receives_and_looking_makes_nothing(path: Path) -> None:
+    broker = SqliteBroker(str(path))
+    for _ in ("no file", "the tables of others"):
+        before = path.exists()
+        assert (broker.groups(), broker.receivers(), broker.repeats("orders", "search", "start")) == ([], [], 0)
+        assert path.exists() == before
+        rows(path, "CREATE TABLE IF NOT EXISTS orders (id INTEGER)")
+
+    assert rows(path, "SELECT name FROM sqlite_schema") == [("orders",)]
+
+
+def test_create_names_what_it_made_and_check_what_is_missing(path: Path) -> None:
+    broker = SqliteBroker(str(path))
+    assert "missing or empty" in broker.check()[0]
+
+    assert "yeondong_broker_log" in broker.create()
+    assert broker.create() == []
+    rows(path, "DROP TABLE yeondong_broker_groups")
+    rows(path, "DROP INDEX yeondong_broker_log_channel")
+
+    assert set(broker.check()) == {
+        "table yeondong_broker_groups is missing",
+        "index yeondong_broker_log_channel on yeondong_broker_log is missing",
+    }
+    assert broker.create() == ["yeondong_broker_groups", "yeondong_broker_log_channel"]
+
+
+def test_the_printed_statements_make_the_same_tables(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(";\n".join(SqliteBroker(str(path)).statements()))
+        connection.commit()
+
+    assert SqliteBroker(str(path)).check() == []
 
 
 def test_several_threads_prepare_at_once(path: Path) -> None:

@@ -65,7 +65,8 @@ def _sqlite_broker(url: str, settings: Settings) -> Any:
         max_bytes=settings.broker_retention_bytes,
         may_drop=frozenset(settings.broker_may_drop),
     )
-    return driver.SqliteBroker(sqlite_path(url), retention=retention)
+    make = settings.broker is None and settings.store is None
+    return driver.SqliteBroker(sqlite_path(url), make=make, retention=retention)
 
 
 def _memory_broker(_url: str, settings: Settings) -> Any:

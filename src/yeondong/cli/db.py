@@ -1,6 +1,8 @@
-"""`yeondong db`: the tables of the store."""
+"""`yeondong db`: the tables of the store and of the broker."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import click
 
@@ -9,6 +11,8 @@ from yeondong.cli.exits import Exit
 from yeondong.cli.loading import Chosen
 from yeondong.cli.printing import say
 from yeondong.cli.wording import counted, plain
+from yeondong.core.broker import Broker
+from yeondong.core.store import Store
 
 CREATE_EXAMPLES = """
 yeondong db create shop.app
@@ -23,36 +27,57 @@ yeondong db check shop.app
 
 @click.group(cls=Commands)
 def db() -> None:
-    """Create, print and check the tables of an app's store."""
+    """Create, print and check the tables of an app's store and broker."""
 
 
 @db.command(cls=AppCommand, examples=CREATE_EXAMPLES)
 def create(chosen: Chosen) -> Exit:
-    """Create the tables that are missing in the store of APP. What is there is not changed."""
-    store = chosen.app.store
-    made = store.create()
-    for name in made:
-        say(plain(f"created {name}"))
-    say(plain(f"{store.address}: " + (counted(len(made), "object") + " created" if made else "nothing was missing")))
+    """Create the tables that are missing in the store of APP, and at its broker. What is there is not changed."""
+    for address, systems in _systems(chosen):
+        made = [name for system in systems for name in system.create()]
+        for name in made:
+            say(plain(f"created {name}"))
+        say(plain(f"{address}: " + (counted(len(made), "object") + " created" if made else "nothing was missing")))
     return Exit.OK
 
 
 @db.command(cls=AppCommand, examples=SQL_EXAMPLES)
 def sql(chosen: Chosen) -> Exit:
     """Print the statements that create the tables, for a migration. Nothing is connected to or changed."""
-    for statement in chosen.app.store.statements():
-        say(f"{statement.rstrip().rstrip(';')};\n")
+    systems = _systems(chosen)
+    for address, there in systems:
+        if len(systems) > 1:
+            say(plain(f"-- {address}\n"))
+        for statement in (each for system in there for each in system.statements()):
+            say(f"{statement.rstrip().rstrip(';')};\n")
     return Exit.OK
 
 
 @db.command(cls=AppCommand, examples=CHECK_EXAMPLES)
 def check(chosen: Chosen) -> Exit:
     """Compare the tables with what this version needs. Exits with 1 if something differs."""
-    store = chosen.app.store
-    found = store.check()
-    for difference in found:
-        say(plain(difference))
-    if found:
-        return Exit.ATTENTION
-    say(plain(f"{store.address}: all tables are as they should be"))
-    return Exit.OK
+    exit_code = Exit.OK
+    remarks = chosen.app.store.remarks()
+    by_position = chosen.app.relay is not None and chosen.app.relay.marking == "position"
+    for address, systems in _systems(chosen):
+        found = list(dict.fromkeys(difference for system in systems for difference in system.check()))
+        if by_position and chosen.app.store in systems:
+            found += remarks  # without the view nobody sees what has become of a row
+        for difference in found:
+            say(plain(difference))
+        if found:
+            exit_code = Exit.ATTENTION
+        else:
+            say(plain(f"{address}: all tables are as they should be"))
+    if not by_position:
+        for remark in remarks:
+            say(plain(f"- {remark}"))
+    return exit_code
+
+
+def _systems(chosen: Chosen) -> Sequence[tuple[str, Sequence[Store | Broker]]]:
+    """Return what has tables, by address: mostly the store and the broker are in one file."""
+    store, broker = chosen.app.store, chosen.app.broker
+    if broker.address == store.address:
+        return [(store.address, [store, broker])]
+    return [(store.address, [store]), *([(broker.address, [broker])] if broker.statements() else [])]

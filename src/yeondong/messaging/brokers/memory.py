@@ -386,6 +386,15 @@ class MemoryBroker:
     def prepare(self) -> None:
         """Nothing to connect to."""
 
+    def statements(self) -> Sequence[str]:
+        return ()
+
+    def create(self) -> Sequence[str]:
+        return ()
+
+    def check(self) -> Sequence[str]:
+        return ()
+
     def sink(self) -> MemorySink:
         return MemorySink(self._logs)
 

@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Index, Table
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from yeondong.connections.sqlite_tables import differences, index_name, names
 from yeondong.errors import SchemaMismatch
 from yeondong.stores import tables
 
-OBJECTS = "SELECT name FROM sqlite_schema"
 VERSION = "SELECT max(version) FROM yeondong_schema"
 SET_VERSION = f"INSERT INTO yeondong_schema (version) VALUES ({tables.SCHEMA_VERSION:d})"
+VIEW = "yeondong_outbox_status"
 
 _DIALECT = sqlite.dialect()
 
@@ -26,15 +25,10 @@ def creating() -> dict[str, str]:
     made = {}
     for table in tables.metadata.sorted_tables:
         made[table.name] = _sql(CreateTable(table))
-        for index in sorted(table.indexes, key=_index_name):
-            made[_index_name(index)] = _sql(CreateIndex(index))
-    made["yeondong_outbox_status"] = tables.STATUS_VIEW.strip()
+        for index in sorted(table.indexes, key=index_name):
+            made[index_name(index)] = _sql(CreateIndex(index))
+    made[VIEW] = tables.STATUS_VIEW.strip()
     return made
-
-
-def names(connection: sqlite3.Connection) -> set[str]:
-    """Return what there is in the file."""
-    return {row[0] for row in connection.execute(OBJECTS)}
 
 
 def missing_tables(connection: sqlite3.Connection) -> list[str]:
@@ -89,36 +83,8 @@ def refuse_mismatch(connection: sqlite3.Connection, path: str) -> None:
 
 def check(connection: sqlite3.Connection) -> list[str]:
     """Compare tables, columns and indexes with what this version needs: a sentence for each difference."""
-    there = names(connection)
-    found = []
-    for table in tables.metadata.sorted_tables:
-        if table.name not in there:
-            found.append(f"table {table.name} is missing")
-            continue
-        found += _check_columns(connection, table)
-        found += [
-            f"index {_index_name(index)} on {table.name} is missing"
-            for index in table.indexes
-            if _index_name(index) not in there
-        ]
-    return found
-
-
-def _check_columns(connection: sqlite3.Connection, table: Table) -> Sequence[str]:
-    there = {row[1]: row[2].upper() for row in connection.execute(f"PRAGMA table_info({table.name})")}
-    found = []
-    for column in table.columns:
-        type = column.type.compile(_DIALECT).upper()  # noqa: A001
-        if column.name not in there:
-            found.append(f"column {table.name}.{column.name} is missing")
-        elif there[column.name] != type:
-            found.append(f"column {table.name}.{column.name} is {there[column.name]}, not {type}")
-    return found
+    return differences(connection, tables.metadata)
 
 
 def _sql(element: Any) -> str:
     return str(element.compile(dialect=_DIALECT)).strip()
-
-
-def _index_name(index: Index) -> str:
-    return str(index.name)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from yeondong.connections.sqlite import SqliteFile, sqlite_file
+from yeondong.connections.sqlite_tables import names
 from yeondong.core.clock import Clock, SystemClock
 from yeondong.core.message import Message
 from yeondong.errors import MessageRefused, SchemaMismatch, SchemaMissing
@@ -97,6 +98,15 @@ class SqliteStore:
         with contextlib.closing(self._file_now().look()) as connection:
             return schema.check(connection)
 
+    def remarks(self) -> Sequence[str]:
+        if self._file_now().empty():
+            return []
+        with contextlib.closing(self._file_now().look()) as connection:
+            there = names(connection)
+        if "yeondong_outbox" not in there or schema.VIEW in there:
+            return []
+        return [f"view {schema.VIEW}, for people who look at the outbox, is missing; `yeondong db create` adds it"]
+
     def _file_now(self) -> SqliteFile:
         if self._file.pid != os.getpid():
             self._file = sqlite_file(self.address)
@@ -107,7 +117,7 @@ class SqliteStore:
         missing = schema.missing_tables(connection)
         if not missing:
             schema.refuse_mismatch(connection, self.address)
-        elif not self._make and schema.names(connection):
+        elif not self._make and names(connection):
             raise SchemaMissing(
                 f"{self.address} has no table {missing[0]}; run `yeondong db create`, or your migration, to make it"
             )

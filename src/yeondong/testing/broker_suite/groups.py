@@ -35,6 +35,14 @@ class GroupSuite:
 
         assert ids(scene.drain(scene.opened(), 1)) == ["m0"]
 
+    def test_what_was_prepared_lacks_nothing_and_creating_again_makes_nothing(self, scene: Scene) -> None:
+        scene.register()
+
+        assert list(scene.broker.check()) == []
+        assert list(scene.other().create()) == []
+        assert list(scene.broker.statements()) == list(scene.other().statements())
+        assert len(scene.broker.groups()) == 1
+
     def test_an_empty_broker_knows_no_groups_and_no_receivers(self, scene: Scene) -> None:
         assert list(scene.broker.groups()) == []
         assert list(scene.broker.receivers()) == []

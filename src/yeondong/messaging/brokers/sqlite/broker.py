@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from yeondong.connections.sqlite import sqlite_file
@@ -11,7 +12,7 @@ from yeondong.core.broker import GroupLag, Receiver, Since
 from yeondong.core.clock import Clock, SystemClock
 from yeondong.core.traits import Order, Partitions, Settles, Traits
 from yeondong.messaging.brokers.sqlite import groups, schema
-from yeondong.messaging.brokers.sqlite.link import linked
+from yeondong.messaging.brokers.sqlite.link import Link, linked
 from yeondong.messaging.brokers.sqlite.retention import Retention, sweep_age, sweep_size
 from yeondong.messaging.brokers.sqlite.rows import MAX_BYTES
 from yeondong.messaging.brokers.sqlite.sink import SqliteSink
@@ -31,7 +32,8 @@ class SqliteBroker:
     """A durable log in one SQLite file, for all processes of one machine.
 
     What ``send`` returned for is on disk. Each group has its own position, moved only by the holder of its lease. The
-    file may be the store's: the tables have names of their own, and no transaction is shared.
+    file may be the store's: the tables have names of their own, and no transaction is shared. With ``make`` the tables
+    are made in any file; without it in one that is missing, empty, or has tables of yeondong already.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -44,8 +46,11 @@ class SqliteBroker:
 
     traits = TRAITS
 
-    def __init__(self, path: str, *, clock: Clock | None = None, retention: Retention | None = None) -> None:
+    def __init__(
+        self, path: str, *, make: bool = False, clock: Clock | None = None, retention: Retention | None = None
+    ) -> None:
         self.address = os.path.realpath(path)
+        self._make = make
         self._clock = clock or SystemClock()
         self._retention = retention or Retention()
         self._wakes: dict[object, Callable[[], None]] = {}
@@ -54,10 +59,20 @@ class SqliteBroker:
     def prepare(self) -> None:
         """Make the file and the tables that are missing.
 
-        Raises ``NotADatabase``, ``ReadOnlyStore`` or ``SchemaMismatch`` and changes nothing then.
+        Raises ``NotADatabase``, ``ReadOnlyStore``, ``SchemaMissing`` or ``SchemaMismatch`` and changes nothing then.
         """
         with linked(self.address, durable=True) as link:
-            schema.prepare(link)
+            schema.prepare(link, make=self._make)
+
+    def statements(self) -> Sequence[str]:
+        return schema.statements()
+
+    def create(self) -> Sequence[str]:
+        with linked(self.address, durable=True) as link:
+            return schema.create(link)
+
+    def check(self) -> Sequence[str]:
+        return schema.check(sqlite_file(self.address))
 
     def sink(self) -> SqliteSink:
         return SqliteSink(self.address, self.traits, self._clock, self._retention, self._wake_all)
@@ -70,12 +85,12 @@ class SqliteBroker:
             groups.register(link, app, receivers, since, self._clock.now())
 
     def receivers(self) -> Sequence[Receiver]:
-        with linked(self.address, durable=False) as link:
-            return groups.receivers(link)
+        with self._looking() as link:
+            return [] if link is None else groups.receivers(link)
 
     def groups(self) -> Sequence[GroupLag]:
-        with linked(self.address, durable=False) as link:
-            return groups.progress(link)
+        with self._looking() as link:
+            return [] if link is None else groups.progress(link)
 
     def forget(self, channel: str, group: str) -> bool:
         with linked(self.address, durable=True) as link:
@@ -89,8 +104,8 @@ class SqliteBroker:
         return repeated
 
     def repeats(self, channel: str, group: str, start: str) -> int:
-        with linked(self.address, durable=False) as link:
-            return groups.repeats(link, channel, group, start)
+        with self._looking() as link:
+            return 0 if link is None else groups.repeats(link, channel, group, start)
 
     def sweep(self) -> int:
         with linked(self.address, durable=False) as link:
@@ -110,6 +125,15 @@ class SqliteBroker:
                 end_watch()
 
         return unwatch
+
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[Link | None]:
+        """Give a link, or None where nobody has made the tables: looking makes neither them nor the file."""
+        if sqlite_file(self.address).empty():
+            yield None
+            return
+        with linked(self.address, durable=False) as link:
+            yield link if schema.is_there(link) else None
 
     def _wake_all(self) -> None:
         self._forget_parent()

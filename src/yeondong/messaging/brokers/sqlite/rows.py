@@ -59,9 +59,15 @@ def row_of(message: Message, stored_at: int) -> tuple[Any, ...]:
 
 
 def delivery_of(row: Sequence[Any], channel: str) -> Delivery:
-    """Return one row of ``READ`` as a delivery; what somebody else wrote, and is broken, has a flaw."""
+    """Return one row of ``READ`` as a delivery; what somebody else wrote, and is broken, has a flaw.
+
+    Data that was written as text is taken for what it means.
+    """
     position, id, type_, kind, key, headers, origin, occurred_at, data = row
     try:
+        if type(data) is str:
+            data = data.encode()
+        _require_types(id, type_, key, origin, data)
         return Delivery(
             Message(
                 id,
@@ -78,8 +84,32 @@ def delivery_of(row: Sequence[Any], channel: str) -> Delivery:
             channel,
         )
     except (ValueError, KeyError, TypeError) as error:
-        bare = Message(str(id), str(type_), Kind.EVENT, channel, key, data, origin=origin)
+        bare = Message(
+            id if isinstance(id, str) else f"sqlite:{channel}/{position}",
+            _text(type_),
+            Kind.EVENT,
+            channel,
+            key if isinstance(key, str) else None,
+            data if isinstance(data, bytes) else None,
+            origin=_text(origin),
+        )
         return Delivery(bare, position, channel, flaw=f"row {position} of the log is broken: {error!r}")
+
+
+def _require_types(id: Any, type_: Any, key: Any, origin: Any, data: Any) -> None:
+    # SQLite's columns take values of any type, and a wrong one would fail much later, for all messages.
+    if not (
+        type(id) is str
+        and type(type_) is str
+        and type(origin) is str
+        and (key is None or type(key) is str)
+        and (data is None or type(data) is bytes)
+    ):
+        raise TypeError("its data is to be a blob, and all else text")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
 
 
 def headers_text(headers: Mapping[str, str | bytes]) -> str:
