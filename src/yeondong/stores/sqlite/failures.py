@@ -13,7 +13,7 @@ import msgspec
 
 from yeondong.core.store import RELAY, Failure, FailureFilter
 from yeondong.stores.sqlite.link import NOW, Link
-from yeondong.stores.sqlite.rows import COLUMNS, message, time_of, time_text
+from yeondong.stores.sqlite.rows import COLUMNS, foreign_message, time_of, time_text
 
 FAILED = f"""
 SELECT * FROM (
@@ -115,7 +115,7 @@ class SqliteFailures:
             Failure(
                 id=row[0],
                 flow=row[1],
-                message=message(row, 2),
+                message=foreign_message(row, 2)[0],
                 attempts=row[11],
                 error=row[12] or "",
                 failed_at=time_of(row[13]) or datetime.min.replace(tzinfo=UTC),

@@ -15,7 +15,7 @@ from yeondong.core.message import Message
 from yeondong.core.source import Lag
 from yeondong.core.store import Hold
 from yeondong.stores.sqlite.link import NOW, Link, later
-from yeondong.stores.sqlite.rows import COLUMNS, FIELDS, columns, message, partition_of, time_of
+from yeondong.stores.sqlite.rows import COLUMNS, FIELDS, columns, foreign_message, partition_of, time_of
 
 # One, because there is one order of ids and one position; the column `partition` is for relays that share the work.
 PARTITION = "outbox"
@@ -146,7 +146,11 @@ class SqliteOutbox:
 
 
 def _deliveries(rows: Sequence[Any]) -> list[Delivery]:
-    return [Delivery(message(row, 2), row[0], PARTITION, row[1] + 1) for row in rows]
+    found = []
+    for row in rows:
+        message, flaw = foreign_message(row, 2)
+        found.append(Delivery(message, row[0], PARTITION, row[1] + 1, flaw))
+    return found
 
 
 def _state(hold: Hold) -> dict[str, Any]:

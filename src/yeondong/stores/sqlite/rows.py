@@ -53,6 +53,50 @@ def message(row: Any, start: int = 0) -> Message:
     )
 
 
+def foreign_message(row: Any, start: int = 0) -> tuple[Message, str | None]:
+    """Read ``COLUMNS`` as ``message`` does, where others write too: of a broken row what can be read, and the flaw.
+
+    A payload that was written as text is taken for what it means.
+    """
+    try:
+        made = message(row, start)
+    except (LookupError, ValueError, TypeError) as error:
+        flaw = f"the row is broken: {error!r}"
+    else:
+        written: Any = made.data
+        if isinstance(written, str):
+            made = msgspec.structs.replace(made, data=written.encode())
+        if _well_typed(made):
+            return made, None
+        flaw = "the row is broken: its payload is to be a blob, and all else text"
+    id, type, _, channel, key, data = row[start : start + 6]  # noqa: A001
+    bare = Message(
+        _text(id),
+        _text(type),
+        Kind.EVENT,
+        _text(channel),
+        key if isinstance(key, str) else None,
+        data if isinstance(data, bytes) else None,
+    )
+    return bare, flaw
+
+
+def _well_typed(message: Message) -> bool:
+    # SQLite's columns take values of any type, and a wrong one would fail much later, for all messages.
+    return (
+        type(message.id) is str
+        and type(message.type) is str
+        and type(message.channel) is str
+        and type(message.origin) is str
+        and (message.key is None or type(message.key) is str)
+        and (message.data is None or type(message.data) is bytes)
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
 def partition_of(message: Message) -> int:
     """Return the part of the outbox that a message belongs to, so that several relays can share the work one day."""
     return crc32((message.id if message.key is None else message.key).encode()) % PARTITIONS
