@@ -36,9 +36,10 @@ class Orphans:
         return bool(self._by_id)
 
     def tried(self, deliveries: Iterable[Delivery]) -> None:
-        """Remember the attempts of what was not finished."""
+        """Remember the attempts of what was not finished; what became of it under an older loan stays known."""
         for delivery in deliveries:
-            self._remember(delivery, Orphan(delivery.attempt))
+            if delivery.message.id not in self._by_id:
+                self._remember(delivery, Orphan(delivery.attempt))
 
     def finished(self, deliveries: Iterable[Delivery]) -> None:
         """Remember what was done and could not be told to the source."""
