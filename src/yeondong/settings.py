@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeAlias, get_type_hints
+from typing import Annotated, Any, Final, TypeAlias, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -107,18 +107,14 @@ class Settings:
     broker_retention_bytes: Count = 1024 * 1024 * 1024
     """The most that the SQLite broker keeps; the oldest messages that all groups have read go first."""
 
-    broker_full: Literal["block", "drop"] = "block"
-    """At that bound: sending waits until groups have read more, or the unread messages of some groups are dropped."""
-
     broker_may_drop: tuple[str, ...] = ()
-    """Names of the groups that may miss messages under ``broker_full = "drop"``. What they miss is counted."""
+    """Groups whose unread messages are dropped at that bound, and counted. Without any, sending waits for readers."""
 
     def __post_init__(self) -> None:
-        if (self.broker_full == "drop") != bool(self.broker_may_drop):
-            groups = ", ".join(self.broker_may_drop) or "no group"
+        if self.broker_may_drop and self.broker is not None and self.broker.partition(":")[0] == "memory":
             raise ValueError(
-                f"broker_full is {self.broker_full!r} and broker_may_drop names {groups}; "
-                "to drop messages set both, to block set neither"
+                f"broker_may_drop names {', '.join(self.broker_may_drop)}, and the broker memory: drops nothing, it "
+                "makes senders wait; leave broker_may_drop out, or name another broker"
             )
         if self.backoff_most_seconds < self.backoff_first_seconds:
             raise ValueError(

@@ -57,7 +57,6 @@ def test_the_environments_texts_become_what_is_needed(tmp_path: Path) -> None:
         "YEONDONG_RELAY_IN_WORKER": "false",
         "YEONDONG_LEASE_SECONDS": "0.5",
         "YEONDONG_IN_FLIGHT": "10",
-        "YEONDONG_BROKER_FULL": "drop",
         "YEONDONG_BROKER_MAY_DROP": "statistics, search",
         "YEONDONG_ATTEMPTS": "",
         "UNRELATED": "x",
@@ -67,14 +66,13 @@ def test_the_environments_texts_become_what_is_needed(tmp_path: Path) -> None:
         "relay_in_worker": False,
         "lease_seconds": 0.5,
         "in_flight": 10,
-        "broker_full": "drop",
         "broker_may_drop": ("statistics", "search"),
     }
 
 
 def test_the_file_may_have_another_name_and_place(tmp_path: Path) -> None:
     other = tmp_path / "deployed.toml"
-    other.write_text('broker_full = "drop"\nbroker_may_drop = ["statistics"]\n', encoding="utf-8")
+    other.write_text('broker_may_drop = ["statistics"]\n', encoding="utf-8")
 
     assert loaded(Path("/"), {"YEONDONG_CONFIG": str(other)})["broker_may_drop"] == ("statistics",)
 
@@ -102,9 +100,10 @@ def test_the_sources_are_listed_and_passwords_are_not(written: Write) -> None:
         ({"YEONDONG_LANES": "two"}, r"lanes = 'two' in YEONDONG_LANES cannot be used"),
         ({"YEONDONG_LEASE_SECONDS": "nan"}, "lease_seconds = 'nan' in YEONDONG_LEASE_SECONDS cannot be used"),
         ({"YEONDONG_LEASE_SECONDS": "inf"}, "lease_seconds = 'inf' in YEONDONG_LEASE_SECONDS cannot be used"),
-        ({"YEONDONG_BROKER_FULL": "explode"}, "broker_full = 'explode' in YEONDONG_BROKER_FULL cannot be used"),
-        ({"YEONDONG_BROKER_FULL": "drop"}, "broker_full is 'drop' and broker_may_drop names no group; .*set both"),
-        ({"YEONDONG_BROKER_MAY_DROP": "a"}, "broker_full is 'block' and broker_may_drop names a"),
+        (
+            {"YEONDONG_BROKER": "memory:", "YEONDONG_BROKER_MAY_DROP": "a"},
+            "broker_may_drop names a, and the broker memory: drops nothing.*YEONDONG_BROKER_MAY_DROP",
+        ),
         ({"YEONDONG_BACKOFF_MOST_SECONDS": "0.5"}, r"backoff_most_seconds \(0.5\) is less than .*BACKOFF_MOST_SECONDS"),
         ({"YEONDONG_CONFIG": "gone.toml"}, "YEONDONG_CONFIG names 'gone.toml', and there is no such file"),
     ],
