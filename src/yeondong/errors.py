@@ -133,7 +133,3 @@ class SchemaMissing(StoreError):
 
 class SchemaMismatch(StoreError):
     """The tables belong to an older or newer yeondong."""
-
-
-class HeldFull(YeondongError):
-    """A flow holds as many messages as it may; it stops until a person retries or discards some."""

@@ -1,4 +1,4 @@
-"""What a driver can promise, as values: read by the engine, the conformance suites and the docs."""
+"""What a driver can promise, as values: read by the app, which refuses what asks for more, and by the suites."""
 
 from __future__ import annotations
 
@@ -38,8 +38,6 @@ class Traits(Struct, frozen=True):
     order: Order
     settles: Settles
     partitions: Partitions
-    tend_seconds: float = 10
     max_bytes: int | None = None
-    refuses_late: bool = False
     replay: bool = False
     one_writer: bool = False
