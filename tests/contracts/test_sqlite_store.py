@@ -1073,3 +1073,45 @@ def test_two_processes_add_while_a_third_takes_out(store: SqliteStore, session: 
     assert [process.wait() for process in adders] == [0, 0]
     for name in ("a", "b"):
         assert [id for id in taken if id[0] == name] == [f"{name}{number}" for number in range(200)]
+
+
+# --- what is told of the file and of SQLite ---------------------------------------------------------------------------
+
+
+def test_a_file_that_is_made_is_told_once_with_its_path(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "yeondong")
+    store = SqliteStore(str(path))
+
+    for _ in range(2):
+        with closing(store.connect()) as session:
+            session.held.count("flow")
+
+    assert [record.getMessage() for record in caplog.records] == [f"sqlite.made file={str(path)!r}"]
+
+
+def test_tables_that_an_add_makes_are_told_with_their_path(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "yeondong")
+    store = SqliteStore(str(path))
+
+    with closing(sqlite3.connect(path)) as caller:
+        store.add(caller, [message("m1")])
+        store.add(caller, [message("m2")])
+        caller.commit()
+
+    assert [record.getMessage() for record in caplog.records] == [f"sqlite.made file={str(path)!r}"]
+
+
+@pytest.mark.parametrize(("version", "known"), [((3, 40, 1), 1), ((3, 51, 3), 0)])
+def test_an_older_sqlite_is_a_caution_and_no_alarm_at_start(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    version: tuple[int, ...],
+    known: int,
+) -> None:
+    caplog.set_level(logging.DEBUG, "yeondong")
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
+    store = SqliteStore(str(tmp_path / "shop.db"))
+
+    assert len(store.cautions()) == known
+    assert all(record.levelno == logging.DEBUG for record in caplog.records)

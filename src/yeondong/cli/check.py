@@ -54,6 +54,7 @@ def check(chosen: Chosen, *, as_json: bool) -> Exit:
         except (ConnectionLost, StoreError) as error:
             unusable.append(f"broker: {error}")
     notes += app.settings.warnings()
+    notes += app.store.cautions()
     if as_json:
         print_json({"app": app.name, "settings": settings, "flows": flows, "unusable": unusable,
                     "wrong": differences, "notes": notes})  # fmt: skip

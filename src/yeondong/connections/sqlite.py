@@ -166,9 +166,11 @@ class SqliteFile:
         A commit of a ``durable`` connection survives a power cut. Others (positions, marks, leases) may come back as
         they were a moment before, which repeats work and never breaks the file.
         """
-        self.empty()
+        new = self.empty() and not Path(self.path).exists()
         self.refuse_read_only()
         connection = self._open("mode=rwc")
+        if new:
+            _log.info("sqlite.made file=%r", self.path, extra={"file": self.path})
         try:
             self._use_wal(connection)
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
@@ -449,13 +451,20 @@ def _read_only_sentence(place: str) -> str:
     return f"{place} is read-only; give this user the right to write it and its folder, or name another file"
 
 
+def old_library() -> str | None:
+    """Say what to know about the SQLite that this Python brings; None if it is a recent one."""
+    if sqlite3.sqlite_version_info >= WAL_RESET_FIXED:
+        return None
+    return (
+        f"this Python brings SQLite {sqlite3.sqlite_version}; 3.51.3 mends a rare fault with several writers "
+        "(https://sqlite.org/wal.html): upgrade it when you can, and keep backups as always"
+    )
+
+
 def _tell_of_wal_reset() -> None:
-    if sqlite3.sqlite_version_info < WAL_RESET_FIXED and not _files:
-        _log.info(
-            "SQLite %s has a rare fault that can corrupt a file with several writers (fixed in 3.51.3, "
-            "https://sqlite.org/wal.html)",
-            sqlite3.sqlite_version,
-        )
+    said = old_library()
+    if said is not None and not _files:
+        _log.debug("%s", said)
 
 
 def _before_fork() -> None:

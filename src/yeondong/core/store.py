@@ -388,5 +388,8 @@ class Store(Protocol):
     def check(self) -> Sequence[str]:
         """Compare the tables with what this version needs and return a sentence for each difference."""
 
+    def cautions(self) -> Sequence[str]:
+        """Say what a person should know about the database software that this process uses."""
+
     def remarks(self) -> Sequence[str]:
         """Return a sentence for each thing that people may miss in the database and that hinders no flow."""

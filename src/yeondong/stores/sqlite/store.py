@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from yeondong.connections.sqlite import SqliteFile, sqlite_file
+from yeondong.connections.sqlite import SqliteFile, old_library, sqlite_file
 from yeondong.connections.sqlite_tables import names
 from yeondong.core.clock import Clock, SystemClock
 from yeondong.core.message import Message
@@ -18,6 +19,8 @@ from yeondong.stores.sqlite.adding import connection_in
 from yeondong.stores.sqlite.link import Link
 from yeondong.stores.sqlite.outbox import ADD, added
 from yeondong.stores.sqlite.session import SqliteSession
+
+_log = logging.getLogger("yeondong.sqlite")
 
 # As SQLite says it of our own statement: a trigger's errors name the trigger's tables, or say what it was told to say.
 NO_OUTBOX = "no such table: yeondong_outbox"
@@ -98,6 +101,10 @@ class SqliteStore:
         with contextlib.closing(self._file_now().look()) as connection:
             return schema.check(connection)
 
+    def cautions(self) -> Sequence[str]:
+        said = old_library()
+        return [] if said is None else [said]
+
     def remarks(self) -> Sequence[str]:
         if self._file_now().empty():
             return []
@@ -126,6 +133,7 @@ class SqliteStore:
     def _make_within(self, connection: sqlite3.Connection) -> None:
         if self._missing(connection):
             schema.create(connection)
+            _log.info("sqlite.made file=%r", self.address, extra={"file": self.address})
 
     def _translated(self, error: sqlite3.Error) -> Exception:
         """Return what to raise for an error of ``add``; one of the user's own triggers stays as it is."""
