@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 from yeondong.app.declared import Marking, Policy, Subscription, UnknownTypes, checked_choice, checked_policy
@@ -17,6 +18,7 @@ from yeondong.core.clock import Clock, SystemClock
 from yeondong.core.delivery import Outcome
 from yeondong.core.ids import new_id
 from yeondong.core.message import Kind, Message
+from yeondong.core.sink import Sink
 from yeondong.core.store import Session, Store, Transaction
 from yeondong.engine.plan import OnFailure
 from yeondong.errors import DeclarationError, MessageRefused, ReceiverError, UnknownChannel
@@ -221,7 +223,7 @@ class Yeondong:
         opened = self._opened()
         with opened.lock:
             if opened.publisher is None:
-                opened.publisher = Publisher(broker.sink, self.clock)
+                opened.publisher = Publisher(partial(_ready_sink, broker), self.clock)
         opened.publisher.send(messages, seconds)
 
     @contextmanager
@@ -348,3 +350,9 @@ class Yeondong:
                     f"command {command} of channel {channel!r} has no receiver: start the app that handles it first, "
                     f"or declare app.sends({command}, external=True)"
                 )
+
+
+def _ready_sink(broker: Broker) -> Sink:
+    """Return a sink of a broker that has its tables: who publishes may be the first of all to use it."""
+    broker.prepare()
+    return broker.sink()
