@@ -31,8 +31,6 @@ SETTINGS = {
     "backoff_most_seconds": 0.2,
     # Shorter than the second wait, so that retries are seen in memory and in the store.
     "memory_wait_seconds": 0.09,
-    # More than the broker takes, so that the relay has something to refuse.
-    "max_message_bytes": 2 << 20,
     "lanes": 2,
 }
 
