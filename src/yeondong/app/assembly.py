@@ -15,7 +15,7 @@ from yeondong.app.declared import Policy, Subscription
 from yeondong.core.backoff import Backoff
 from yeondong.core.failpoint import Failpoint, never
 from yeondong.core.source import Source
-from yeondong.core.store import RELAY, Held, Session
+from yeondong.core.store import RELAY, FailureFilter, Held, Session
 from yeondong.core.traits import Order, Partitions, Traits
 from yeondong.engine.flow import Flow
 from yeondong.engine.handling import Dispatch, Grouped, Plain
@@ -86,6 +86,12 @@ class _Assembly:
             raise DeclarationError(
                 "the outbox has been marked by position so far, where every row stays WAITING: marking='status' would "
                 "send all of them again; keep marking='position'"
+            )
+        failed = session.failures.count(FailureFilter(flow=RELAY))
+        if not by_status and failed and session.positions.load(RELAY) is None:
+            raise DeclarationError(
+                f"the outbox was marked by status so far and has {failed} failures, which marking='position' would "
+                "send again: retry or discard them first, with marking='status'"
             )
         source = StatusSource(app.store) if by_status else PositionSource(app.store, name=RELAY)
         plan = self._plan(RELAY, outbox.policy, source.traits, suspicious=False, on_failure_in=outbox.on_failure_in)

@@ -38,10 +38,19 @@ class GroupLag(Struct, frozen=True):
 
 
 def refuse_second_receivers(others: Sequence[Receiver], receivers: Sequence[Receiver]) -> None:
-    """Raise ``ReceiverError`` if a command of ``receivers`` has a receiver in another group or app; for drivers.
+    """Raise ``ReceiverError`` if a group belongs to another app, or a command has a receiver already; for drivers.
 
     ``others`` are the receivers of all other apps. Commands of one type in two channels are two commands.
     """
+    owners = {(other.channel, other.group): other.app for other in others}
+    for receiver in receivers:
+        owner = owners.get((receiver.channel, receiver.group), receiver.app)
+        if owner != receiver.app:
+            raise ReceiverError(
+                f"group {receiver.group!r} of channel {receiver.channel!r} belongs to app {owner!r}: in app "
+                f"{receiver.app!r} it would take messages away from it; name another group "
+                "(or forget this one if that app is gone)"
+            )
     first = {(other.channel, other.type): other for other in others if other.kind is Kind.COMMAND}
     for receiver in receivers:
         if receiver.kind is not Kind.COMMAND:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -97,6 +98,7 @@ class Flow:
         self._opened = False
         self._fence: Fence | None = None
         self._lost_epoch = 0
+        self._opened_under = (0, 0)
         self._control = Control()
         self._stop_reason: str | None = None
         self._winding_down = False
@@ -190,6 +192,11 @@ class Flow:
             log.error("flow.cannot_replay flow=%r reason=%r", self.name, str(error))  # noqa: TRY400 -- no fault of ours
             self._session.flows.withdraw_replay(self.name)
             return
+        if repeated == 0:
+            # A new generation would forget, for nothing, what was handled already.
+            log.info("flow.nothing_to_replay flow=%r start=%r", self.name, start)
+            self._session.flows.withdraw_replay(self.name)
+            return
         self._session.flows.replayed(self.name)
         self._orphans.clear()
         log.info("flow.replayed flow=%r start=%r messages=%d", self.name, start, repeated)
@@ -201,6 +208,12 @@ class Flow:
         if self._halt.everything and self._slots.busy():
             self._wait(BUSY_SECONDS)
             return False
+        under = (self._fence.epoch if self._fence is not None else 0, self._control.generation)
+        if under != self._opened_under:
+            # Another worker may have had the flow in between, and gone back to the start: what was done here once is
+            # to be done again then.
+            self._orphans.clear()
+            self._opened_under = under
         self._scope.generation = self._control.generation
         self._halt.everything = False
         self._at_source(self._source.open, self._fence, self._revoked)
@@ -267,13 +280,22 @@ class Flow:
         """Come to a standstill: end what runs, settle, give the rest back, close. True once it is closed."""
         if not self._winding_down:
             self._winding_down = self._halt.everything = True
-        if self._slots.busy() or self._fill_gaps():
+        if self._slots.busy() or self._finish_loans():
             self._wait(BUSY_SECONDS)
             return False
-        self._take_over()
         self._settle()
         self._close()
         return True
+
+    def _finish_loans(self) -> bool:
+        """Do what a clean end needs so that it repeats nothing; False once there is no more to hand out.
+
+        Retries go into held: what is finished behind them could not be told to the source.
+        """
+        for wait in self._waits.beyond(0, math.inf, self._stays_at_source):
+            self._hold_wait(wait)
+        self._take_over()
+        return self._fill_gaps()
 
     def _fill_gaps(self) -> bool:
         """Hand out what something finished waits behind, so that a clean end repeats nothing; False if nothing."""
@@ -422,10 +444,7 @@ class Flow:
             # A retry at the front of its partition keeps everything finished behind it on loan.
             most = limits.in_flight // 4 if self._loans.stuck < limits.in_flight // 2 else 0
             for wait in self._waits.beyond(most, limits.memory_wait_seconds, self._stays_at_source):
-                after = max(0.0, wait.due - self._clock.elapsed())
-                self._holding.add(Hold(wait.head, after_seconds=after, error=wait.error))
-                for later in wait.behind:
-                    self._hold_behind(later)
+                self._hold_wait(wait)
         put = self._holding.write(self._fence)
         self._standing.stop_for(self._holding.full)
         self._suspicion.put_aside(put)
@@ -434,6 +453,12 @@ class Flow:
         elif put:
             self._at_source(self._source.give_back, put)
             self._loans.returned(put)
+
+    def _hold_wait(self, wait: Wait) -> None:
+        after = max(0.0, wait.due - self._clock.elapsed())
+        self._holding.add(Hold(wait.head, after_seconds=after, error=wait.error))
+        for later in wait.behind:
+            self._hold_behind(later)
 
     def _stays_at_source(self, wait: Wait) -> bool:
         """What may come to stop the flow is not taken over: it is to be left where it is."""
@@ -627,13 +652,13 @@ class Flow:
     def _end(self, grace_seconds: float) -> None:
         until = self._clock.elapsed() + grace_seconds
         self._halt.everything = True
-        while (self._slots.busy() or self._fill_gaps()) and self._clock.elapsed() < until:
-            self._turned_at = self._clock.elapsed()
-            self._wait(BUSY_SECONDS)
-            self._collect()
-        self._halt.everything = True
-        self.at_rest = not self._slots.busy()
         try:
+            while (self._slots.busy() or (self._opened and self._finish_loans())) and self._clock.elapsed() < until:
+                self._turned_at = self._clock.elapsed()
+                self._wait(BUSY_SECONDS)
+                self._collect()
+            self._halt.everything = True
+            self.at_rest = not self._slots.busy()
             if self._opened:
                 self._take_over()
                 self._settle()
@@ -643,4 +668,5 @@ class Flow:
                 self._session.flows.closed(self.name, self._owner)
         except (_SourceLost, ConnectionLost, FenceLost) as lost:
             log.warning("flow.ended_unsettled flow=%r reason=%r", self.name, str(lost))
+        self.at_rest = not self._slots.busy()
         self._source.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
 from time import monotonic
 from typing import Any, Protocol
 
@@ -25,6 +27,7 @@ SLICE_SECONDS = 0.5
 GROUP_MESSAGES = 50
 GROUP_SECONDS = 0.05
 ERROR_LENGTH = 8_000
+RETRY_AT_MOST = timedelta(days=3_650)
 
 
 class Bound(Protocol):
@@ -68,13 +71,30 @@ class Dispatch(Struct, frozen=True):
         try:
             return bound, bound.decode(message.data)  # type: ignore[arg-type]  # None raises too: a tombstone
         except Exception as error:  # noqa: BLE001 -- whatever a decoder raises is a flaw of this message
-            return Park(str(undecodable(message.type, message.data, error)))
+            return Park(writable(str(undecodable(message.type, message.data, error))))
 
 
-class Plain:
+class _OfOneProcess:
+    """Work that belongs to the process that began it.
+
+    A handler may fork. In the child the lane's thread goes on as if nothing had happened: it would handle the rest
+    of the list a second time, on the parent's connections.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    def _leave_if_forked(self) -> None:
+        """End a child that comes back from its handler, by an exception or by returning."""
+        if os.getpid() != self._pid:
+            os._exit(0)
+
+
+class Plain(_OfOneProcess):
     """Calls handlers that take no transaction, one after the other."""
 
     def __init__(self, dispatch: Dispatch, *, clock: Callable[[], float] = monotonic) -> None:
+        super().__init__()
         self._dispatch = dispatch
         self._clock = clock
         self._handlers = dispatch.handlers
@@ -136,6 +156,7 @@ class Plain:
         except self._outages as away:
             return Unhandled(outage=describe_error(away)), None
         except BaseException as raised:  # noqa: BLE001 -- SystemExit of a handler must not end the lane
+            self._leave_if_forked()
             return Retry(), describe_failure(raised)
         return (DONE, None) if outcome is None else checked(outcome, bound)
 
@@ -183,7 +204,7 @@ class _OneByOne(Exception):
     """The group cannot be kept together."""
 
 
-class Grouped:
+class Grouped(_OfOneProcess):
     """Calls handlers that take the store's transaction: a group shares one inbox insert and one commit.
 
     There are no savepoints: measured on PostgreSQL they make a group slower than one commit per message is worth.
@@ -200,6 +221,7 @@ class Grouped:
         group: int = GROUP_MESSAGES,
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        super().__init__()
         self._dispatch = dispatch
         self._session = session
         self._scope = scope
@@ -311,10 +333,12 @@ class Grouped:
                 if self._clock() - began >= GROUP_SECONDS and handled < len(group):
                     self._session.inbox.unclaim(tx, self._scope.name, sorted(new))
                     break
+            self._leave_if_forked()
             self._failpoint(HANDLED)
             tx.commit()
             self._failpoint(COMMITTED)
         except BaseException as error:
+            self._leave_if_forked()
             if handled and new and not tx.current():
                 self._claimed = ids[handled - 1], sorted(new)
             tx.rollback()
@@ -358,6 +382,7 @@ class Grouped:
             tx.rollback()
             return Settled(Unhandled(outage=describe_error(away)), [delivery])
         except BaseException as raised:  # noqa: BLE001 -- SystemExit of a handler must not end the lane
+            self._leave_if_forked()
             tx.rollback()
             reason = self._session.lost(raised)
             if reason is not None:
@@ -392,6 +417,7 @@ class Grouped:
         except self._outages as away:
             return Settled(Unhandled(outage=describe_error(away)), [item.delivery])
         except BaseException as raised:  # noqa: BLE001 -- SystemExit of a handler must not end the lane
+            self._leave_if_forked()
             return Settled(Retry(), [item.delivery], describe_failure(raised))
         checked_outcome, error = checked(outcome, item.bound)
         return Settled(checked_outcome, [item.delivery], error)
@@ -414,10 +440,29 @@ def checked(returned: object, bound: Bound) -> tuple[Outcome, str | None]:
     match returned:
         case None | Done():
             return DONE, None
-        case Retry() | Park():
-            return returned, None
+        case Retry(after=None):
+            return Retry(), None
+        case Retry(after=timedelta() as after) if after <= RETRY_AT_MOST:
+            return Retry(max(after, timedelta())), None
+        case Park(reason=str() as reason):
+            return Park(writable(reason)), None
         case _:
-            return Retry(), f"handler {bound.name} returned {returned!r}; return None, Done(), Retry() or Park(reason)"
+            pass
+    wanted = f"None, Done(), Retry(after a timedelta of at most {RETRY_AT_MOST.days} days) or Park(a text)"
+    return Retry(), writable(f"handler {bound.name} returned {describe(returned)}; return {wanted}")
+
+
+def describe(value: object) -> str:
+    """Show a value, even if its own text raises."""
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 -- a user's object may fail to describe itself
+        return f"a {type(value).__name__}"
+
+
+def writable(text: str) -> str:
+    """Escape what no database stores: lone surrogates, as undecodable file names have them, and NUL."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 def describe_error(error: BaseException) -> str:
@@ -426,7 +471,7 @@ def describe_error(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 -- a user's exception may fail to describe itself
         text = "(its text could not be made)"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return writable(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
 def describe_failure(error: BaseException) -> str:
@@ -435,4 +480,4 @@ def describe_failure(error: BaseException) -> str:
         frames = "".join(traceback.format_exception(error))
     except Exception:  # noqa: BLE001 -- as above
         frames = ""
-    return f"{describe_error(error)}\n{frames[-ERROR_LENGTH:]}".rstrip()[:ERROR_LENGTH]
+    return f"{describe_error(error)}\n{writable(frames)[-ERROR_LENGTH:]}".rstrip()[:ERROR_LENGTH]

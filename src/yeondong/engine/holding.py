@@ -25,6 +25,7 @@ class Holding:
         self._failpoint = failpoint
         self.copies = held.copies
         self.look_at = 0.0
+        self._soonest = 0.0  # when what went back last is due again
         self._count = 0
         self._keys: dict[tuple[str, ...], int] = {}
         self._pending: list[Hold] = []
@@ -142,7 +143,7 @@ class Holding:
         now = self._clock.elapsed()
         if now < self.look_at:
             return []
-        self.look_at = now + LOOK_SECONDS
+        self.look_at = now + LOOK_SECONDS if self._soonest <= now else min(now + LOOK_SECONDS, self._soonest)
         if self.copies:
             self.refresh()
         elif not self._pending:
@@ -189,6 +190,8 @@ class Holding:
             return []
         del self._out[delivery.receipt.id]
         self._again.append(hold)
+        if not hold.failed:
+            self._soonest = self._clock.elapsed() + hold.after_seconds
         key = order_key(delivery.message)
         behind = [later for later in self._out.values() if order_key(later.message) == key]
         for later in behind:

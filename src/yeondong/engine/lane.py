@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
@@ -91,6 +92,7 @@ class ThreadLane:
         self._work = work
         self._halt = halt
         self._report = report
+        self._pid = os.getpid()
         self._lists: SimpleQueue[Sequence[Delivery] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -108,7 +110,8 @@ class ThreadLane:
     def _run(self) -> None:
         while (deliveries := self._lists.get()) is not None:
             for _ in run_list(self._work, deliveries, self._halt, self._report):
-                pass
+                if os.getpid() != self._pid:
+                    os._exit(0)  # a handler has forked and returned in the child: the rest is the parent's
             self._work.in_hand = None
             self._report(None)
         self._work.close()

@@ -39,7 +39,8 @@ class Standing:
             self.since = since if since is not None else self._clock.now()
             level = logging.INFO if state in ("running", "standby") else logging.WARNING
             log.log(level, "flow.%s flow=%r reason=%r", state, self._flow, reason)
-        self.state, self.reason = state, reason
+        # Of an exception's text nobody knows what is in it, and status has to be able to store it.
+        self.state, self.reason = state, None if reason is None else reason.encode("utf-8", "backslashreplace").decode()
 
     def outage(self, reason: str) -> None:
         """Pause, longer each time. No attempt is counted and nothing is given up."""

@@ -85,11 +85,13 @@ class Worker:
         if self._janitor is not None:
             self._janitor.stop()
         self._keeping.stop()
-        for flow in self.flows:
-            self._keeper.release(flow.name)
-        if self._janitor is not None:
-            self._keeper.release(self._janitor.name)
-        self._keeper.end(self._owner)
+        # A handler that still holds the store's write lock would make each of these wait for it: the leases run out.
+        if at_rest:
+            for flow in self.flows:
+                self._keeper.release(flow.name)
+            if self._janitor is not None:
+                self._keeper.release(self._janitor.name)
+            self._keeper.end(self._owner)
         return at_rest
 
     def report(self) -> WorkerReport:

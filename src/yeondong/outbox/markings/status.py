@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
 from yeondong.core.source import Lag
-from yeondong.core.store import Store
+from yeondong.core.store import RELAY, Store
 from yeondong.core.traits import Order, Partitions, Settles, Traits
+from yeondong.errors import DeclarationError
 from yeondong.outbox.markings.doorbell import Doorbell
 from yeondong.outbox.markings.opening import Opening, opening
 
@@ -30,7 +31,14 @@ class StatusSource:
 
     def open(self, fence: Fence | None, revoked: Callable[[frozenset[str]], None]) -> None:
         self.close()
-        self._opening = opening(self._store, fence, self._doorbell.committed)
+        opened = opening(self._store, fence, self._doorbell.committed)
+        if opened.session.positions.load(RELAY) is not None:
+            opened.close()
+            raise DeclarationError(
+                "another app marks this outbox by position, where every row stays WAITING: marking by status would "
+                "send all of them again; declare one outbox for one store"
+            )
+        self._opening = opened
 
     def receive(self, limit: int, wait_seconds: float) -> Sequence[Delivery]:
         if limit <= 0:
