@@ -23,8 +23,9 @@ from tests.simulation.world import FOREVER, Process, World
 from yeondong.core.message import Kind, Message, order_key
 from yeondong.core.store import Control, Held
 from yeondong.core.traits import Order
+from yeondong.engine.dispatch import Dispatch
 from yeondong.engine.flow import Flow
-from yeondong.engine.handling import Dispatch, Grouped, Plain
+from yeondong.engine.handling import Grouped, Plain
 from yeondong.engine.keeper import Keeper
 from yeondong.engine.lane import Halt, Lane, Report, Work
 from yeondong.engine.plan import Scope, Surroundings
@@ -386,6 +387,8 @@ def _resume(sim: Sim, control: Control) -> None:
     named = re.search(r"message (m\d+)", control.stopped or "")
     if named is not None and (sim.world.calm or sim.world.chance() < 0.5):
         _repair(sim, named[1])
+    if named is not None:
+        sim.record.add("retried", named[1])
     sim.world.note("a person lets the flow go on")
     sim.store.controls[FLOW] = Control(control.paused, None, control.replay, control.generation)
 

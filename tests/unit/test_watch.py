@@ -9,7 +9,8 @@ import pytest
 
 from yeondong.core.delivery import Delivery
 from yeondong.core.message import Kind, Message
-from yeondong.engine.handling import Dispatch, Plain
+from yeondong.engine.dispatch import Dispatch
+from yeondong.engine.handling import Plain
 from yeondong.engine.watch import LONG_SECONDS, Watch
 
 

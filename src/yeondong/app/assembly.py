@@ -17,8 +17,9 @@ from yeondong.core.failpoint import Failpoint, never
 from yeondong.core.source import Source
 from yeondong.core.store import RELAY, FailureFilter, Held, Session
 from yeondong.core.traits import Order, Partitions, Traits
+from yeondong.engine.dispatch import Dispatch
 from yeondong.engine.flow import Flow
-from yeondong.engine.handling import Dispatch, Grouped, Plain
+from yeondong.engine.handling import Grouped, Plain
 from yeondong.engine.janitor import Duty, Janitor
 from yeondong.engine.keeper import Keeper
 from yeondong.engine.lane import Work

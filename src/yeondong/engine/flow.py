@@ -1,4 +1,9 @@
-"""The round of a flow: collect, hand out, take over, settle, receive."""
+"""The round of a flow: collect, hand out, take over, settle, receive.
+
+Longer than its neighbours, because it is one state machine on one thread: each method is a step of the round and may
+end in any other. What has a state of its own stands beside it (slots, settling, waiting, holding, intake, orphans,
+suspicion, standing, watch).
+"""
 
 from __future__ import annotations
 
@@ -316,6 +321,7 @@ class Flow:
         return self._slots.busy()
 
     def _close(self) -> None:
+        self._suspicion.flush()
         rest = self._loans.unfinished()
         if rest:
             self._at_source(self._source.give_back, rest)

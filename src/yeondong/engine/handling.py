@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import traceback
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import Struct
 
-from yeondong.core.codec import undecodable
 from yeondong.core.delivery import DONE, UNHANDLED, Delivery, Done, Outcome, Park, Retry, Settled, Unhandled
 from yeondong.core.failpoint import COMMITTED, HANDLED, Failpoint, never
 from yeondong.core.message import order_key
 from yeondong.core.store import OpenTransaction, Session, Transaction
+from yeondong.engine.dispatch import Bound, Dispatch, checked, describe_error, describe_failure
 from yeondong.engine.lane import Halt
 from yeondong.engine.plan import Scope
 from yeondong.errors import ConnectionLost, Unavailable
@@ -26,52 +24,6 @@ RUN_SECONDS = 0.005
 SLICE_SECONDS = 0.5
 GROUP_MESSAGES = 50
 GROUP_SECONDS = 0.05
-ERROR_LENGTH = 8_000
-RETRY_AT_MOST = timedelta(days=3_650)
-
-
-class Bound(Protocol):
-    """A handler with its payload's type."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def transactional(self) -> bool: ...
-    @property
-    def decode(self) -> Callable[[bytes], Any]: ...
-    @property
-    def direct(self) -> Callable[[Any], Outcome | None] | None: ...
-    @property
-    def invoke(self) -> Callable[[Any, Delivery, Transaction | None], Outcome | None]: ...
-
-
-class Dispatch(Struct, frozen=True):
-    """Which handler takes a message.
-
-    ``passed_over`` are types that the app knows and this group does not want; ``unknown`` says what happens to types
-    that it does not know at all. ``unavailable`` are exceptions that mean an outage of what the handler calls.
-    """
-
-    handlers: Mapping[str, Bound]
-    passed_over: Collection[str] = frozenset()
-    park_unknown: bool = True
-    unavailable: tuple[type[BaseException], ...] = ()
-
-    def resolve(self, delivery: Delivery) -> tuple[Bound, Any] | Park | None:
-        """Find the handler and decode for it: Park if that can't be done, None if nobody wants it."""
-        message = delivery.message
-        if delivery.flaw is not None:
-            return Park(delivery.flaw)
-        bound = self.handlers.get(message.type)
-        if bound is None:
-            if message.type in self.passed_over or not self.park_unknown:
-                return None
-            known = ", ".join(sorted(self.handlers))
-            return Park(f"no handler for type {message.type!r}; this worker handles: {known}")
-        try:
-            return bound, bound.decode(message.data)  # type: ignore[arg-type]  # None raises too: a tombstone
-        except Exception as error:  # noqa: BLE001 -- whatever a decoder raises is a flaw of this message
-            return Park(writable(str(undecodable(message.type, message.data, error))))
 
 
 class _OfOneProcess:
@@ -229,7 +181,7 @@ class Grouped(_OfOneProcess):
         self._clock = clock
         self._most = group
         self._size = group
-        self._claimed: tuple[str, list[str]] | None = None
+        self._claimed: list[str] | None = None
         self._outages: tuple[type[BaseException], ...] = (Unavailable, ConnectionLost, *dispatch.unavailable)
         self.passed_over = 0
         self.in_hand: Delivery | None = None
@@ -339,12 +291,13 @@ class Grouped(_OfOneProcess):
             self._failpoint(COMMITTED)
         except BaseException as error:
             self._leave_if_forked()
-            if handled and new and not tx.current():
-                self._claimed = ids[handled - 1], sorted(new)
+            failure = error if isinstance(error, _OneByOne) else self._outage_or(error, _OneByOne())
+            if handled and new and isinstance(failure, _OneByOne) and not tx.current():
+                self._claimed = [ids[handled - 1], *sorted(new)]
             tx.rollback()
-            if isinstance(error, _OneByOne):
+            if failure is error:
                 raise
-            raise self._outage_or(error, _OneByOne()) from error
+            raise failure from error
         self._size = max(1, min(self._most, int(GROUP_SECONDS * handled / max(self._clock() - began, 1e-6))))
         return handled
 
@@ -356,10 +309,10 @@ class Grouped(_OfOneProcess):
         """
         if self._claimed is None:
             return
-        ended_by, ids = self._claimed
+        ended_by, *ids = self._claimed
         tx = self._session.begin("engine")
         try:
-            if self._session.inbox.claim(tx, self._scope.name, [ended_by]):
+            if self._session.inbox.claim(tx, self._scope.name, [ended_by, *ids]):
                 tx.rollback()  # the handler had rolled back: nothing was claimed
             else:
                 self._session.inbox.unclaim(tx, self._scope.name, ids)
@@ -433,51 +386,3 @@ class Grouped(_OfOneProcess):
 
     def close(self) -> None:
         self._session.close()
-
-
-def checked(returned: object, bound: Bound) -> tuple[Outcome, str | None]:
-    """Take what a handler returned as an outcome; anything else is a fault of the handler, counted as an attempt."""
-    match returned:
-        case None | Done():
-            return DONE, None
-        case Retry(after=None):
-            return Retry(), None
-        case Retry(after=timedelta() as after) if after <= RETRY_AT_MOST:
-            return Retry(max(after, timedelta())), None
-        case Park(reason=str() as reason):
-            return Park(writable(reason)), None
-        case _:
-            pass
-    wanted = f"None, Done(), Retry(after a timedelta of at most {RETRY_AT_MOST.days} days) or Park(a text)"
-    return Retry(), writable(f"handler {bound.name} returned {describe(returned)}; return {wanted}")
-
-
-def describe(value: object) -> str:
-    """Show a value, even if its own text raises."""
-    try:
-        return repr(value)
-    except Exception:  # noqa: BLE001 -- a user's object may fail to describe itself
-        return f"a {type(value).__name__}"
-
-
-def writable(text: str) -> str:
-    """Escape what no database stores: lone surrogates, as undecodable file names have them, and NUL."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-
-
-def describe_error(error: BaseException) -> str:
-    """One line on an exception, even if its own text raises."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 -- a user's exception may fail to describe itself
-        text = "(its text could not be made)"
-    return writable(f"{type(error).__name__}: {text}" if text else type(error).__name__)
-
-
-def describe_failure(error: BaseException) -> str:
-    """Write the error and the end of its traceback, bounded."""
-    try:
-        frames = "".join(traceback.format_exception(error))
-    except Exception:  # noqa: BLE001 -- as above
-        frames = ""
-    return f"{describe_error(error)}\n{writable(frames)[-ERROR_LENGTH:]}".rstrip()[:ERROR_LENGTH]
