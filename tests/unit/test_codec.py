@@ -45,6 +45,14 @@ class Doubting(msgspec.Struct):
         {Decimal(1): "known"}[self.rate]
 
 
+class Grown(msgspec.Struct):
+    age: int
+
+    def __post_init__(self) -> None:
+        if self.age < 18:
+            raise AssertionError  # as ``assert`` does
+
+
 class Nested(msgspec.Struct):
     inner: "Nested | None" = None
 
@@ -91,6 +99,7 @@ def test_content_that_does_not_fit_raises_what_is_documented(cls: type, content:
         (Model, b'{"id":"hush"}', "unable to parse string as an integer - at `$.id`"),
         (Struct, None, "no data (it is a tombstone)"),
         (Doubting, b'{"rate":"2"}', "Decimal('2')"),
+        (Grown, b'{"age":7}', "AssertionError"),
         (Nested, b'{"inner":' * 100_000, "nested too deeply"),
     ],
 )

@@ -13,15 +13,11 @@ from yeondong.errors import DeclarationError, Undecodable
 
 CONTENT_TYPE: Final = "application/json"
 
-UNDECODABLE: Final[tuple[type[Exception], ...]] = (
-    ValueError,  # msgspec's and pydantic's own errors are ValueErrors
-    TypeError,  # no data at all: a tombstone
-    RecursionError,  # nested too deeply
-    ArithmeticError,  # raised by a check in the payload class itself, as are the next two
-    LookupError,
-    AttributeError,
-)
-"""What a decoder raises for content. Caught around a batch's calls, so that decoding stays one bound C call."""
+UNDECODABLE: Final[tuple[type[Exception], ...]] = (Exception,)
+"""What a decoder raises for content: anything, since a check in the payload class itself may (an ``assert``).
+
+Caught around a batch's calls, so that decoding stays one bound C call.
+"""
 
 UNENCODABLE: Final[tuple[type[Exception], ...]] = (ValueError, TypeError, ArithmeticError, RecursionError)
 """What an encoder raises for a value that has no JSON."""
