@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from yeondong import Event, Yeondong
-from yeondong.cli.deciding import _consequences
+from yeondong.cli.deciding import Verb, _consequences
 from yeondong.cli.editing import _difference, _new_content
 from yeondong.cli.failures import _lines, as_fields
 from yeondong.cli.payloads import compact, decoding_flaw, pretty, with_fields
@@ -30,8 +30,8 @@ NOTHING_ASKED: dict[str, Any] = {
 def failure(id: str = "h1", key: str | None = "7", behind: int = 0, **values: Any) -> Failure:
     content = values.pop("content", b'{"amount":1}')
     message = Message(f"m-{id}", "OrderPlaced", Kind.EVENT, "orders", key, content)
-    return Failure(id, values.pop("flow", "orders/search"), message, 3, values.pop("error", "ValueError: x"), NOW, True,
-                   behind, **values)  # fmt: skip
+    return Failure(id, values.pop("flow", "orders/search"), message, 3, values.pop("error", "ValueError: x"), NOW,
+                   values.pop("blocks", True), behind, **values)  # fmt: skip
 
 
 # --- which ones -------------------------------------------------------------------------------------------------------
@@ -71,6 +71,31 @@ def test_a_dry_run_of_retry_says_what_follows() -> None:
         "2 messages held behind: they then follow, in order within each key",
         "no live worker has orders/search",
     ]
+
+
+def test_a_dry_run_of_retry_warns_of_what_has_been_overtaken() -> None:
+    found = [failure("h1", blocks=False), failure("h2", "8", blocks=False), failure("h3", None, blocks=False)]
+
+    one, both = (list(_consequences("retry", some, len(some), [])) for some in (found[:1], found))
+
+    assert one[2] == "out of order: its key has gone on, so that later messages may have been handled before: h1"
+    assert both[2].startswith("out of order: their keys have gone on, so that ")
+    assert both[2].endswith(": h1, h2")
+    assert "out of order" not in "".join(_consequences("discard", found, 3, []))
+    assert "out of order" not in "".join(_consequences("retry", [failure()], 1, []))
+
+
+@pytest.mark.parametrize(
+    ("behind", "verb", "says"),
+    [
+        (1, "retry", "1 message held behind: it then follows, in order within each key"),
+        (2, "retry", "2 messages held behind: they then follow, in order within each key"),
+        (1, "discard", "1 message held behind: it goes on without it, in order within each key"),
+        (2, "discard", "2 messages held behind: they go on without it, in order within each key"),
+    ],
+)
+def test_one_and_many_behind_are_told_apart(behind: int, verb: Verb, says: str) -> None:
+    assert says in list(_consequences(verb, [failure(behind=behind)], 1, []))
 
 
 def test_a_dry_run_of_discard_says_what_goes_on_without_it() -> None:
@@ -190,3 +215,24 @@ def test_new_content_is_checked_where_the_app_knows_the_type(flow: str) -> None:
     assert flaw is not None
     assert "Expected `int`, got `str`" in flaw
     assert decoding_flaw(app, flow, "OrderGone", b"anything") == (False, None)
+
+
+class GuestInvited(Event, channel="guests"):
+    age: int
+
+    def __post_init__(self) -> None:
+        if self.age < 18:
+            raise AssertionError  # as ``assert`` does
+
+
+def welcome(guest: GuestInvited) -> None: ...
+
+
+def test_whatever_a_payload_class_raises_is_a_flaw_of_the_data() -> None:
+    app = Yeondong("shop")
+    app.subscribe(GuestInvited, group="door")(welcome)
+
+    known, flaw = decoding_flaw(app, "guests/door", "GuestInvited", b'{"age":7}')
+
+    assert known
+    assert flaw == "the data does not decode as GuestInvited: AssertionError"

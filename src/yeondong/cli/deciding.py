@@ -15,7 +15,7 @@ from yeondong.cli.observed import is_alive
 from yeondong.cli.printing import agreed, note, say
 from yeondong.cli.selecting import Asked, filter_options, missing, sum_behind
 from yeondong.cli.wording import counted, plain
-from yeondong.core.store import Failure, Session
+from yeondong.core.store import RELAY, Failure, Session
 
 Verb: TypeAlias = Literal["retry", "discard"]
 
@@ -78,19 +78,22 @@ def _decide(chosen: Chosen, verb: Verb, asked: Asked, limit: int, by: str, *, ye
         if not found:
             say("no failure matches: nothing to do")
             return Exit.ATTENTION if gone else Exit.OK
-        for line in _consequences(verb, found, session.failures.count(which), _without_worker(chosen, session, found)):
+        idle = _without_worker(chosen, session, verb, found)
+        for line in _consequences(verb, found, session.failures.count(which), () if yes else idle):
             say(plain(line))
         if agreed(yes, f"{verb.capitalize()} {counted(len(found), 'failure')}?"):
             act: Callable[[Sequence[str], str], int] = getattr(session.failures, verb)
-            _tell_done(verb, found, act([failure.id for failure in found], by))
+            _tell_done(verb, found, act([failure.id for failure in found], by), idle)
     finally:
         session.close()
     return Exit.ATTENTION if gone else Exit.OK
 
 
-def _tell_done(verb: Verb, found: Sequence[Failure], done: int) -> None:
+def _tell_done(verb: Verb, found: Sequence[Failure], done: int, idle: Sequence[str]) -> None:
     word = "will be tried again" if verb == "retry" else "discarded"
     say(f"done: {counted(done, 'failure')} {word}")
+    for line in idle if done else ():
+        say(plain(line))
     if done < len(found):
         say(f"{counted(len(found) - done, 'failure')} had been decided by somebody else meanwhile")
 
@@ -103,24 +106,41 @@ def _consequences(verb: Verb, found: Sequence[Failure], total: int, idle: Sequen
     counts = Counter((failure.flow, failure.message.type) for failure in found)
     for (flow, type_), count in sorted(counts.items()):
         yield f"  {flow}: {count:,} of {type_}"
+    if verb == "retry":
+        yield from _out_of_order(found)
     behind = sum_behind(found)
-    if behind:
-        after = "then follow" if verb == "retry" else "go on without them"
-        yield f"{counted(behind, 'message')} held behind: they {after}, in order within each key"
-    else:
+    if not behind:
         yield "no messages are held behind"
+    elif verb == "retry":
+        follows = "it then follows" if behind == 1 else "they then follow"
+        yield f"{counted(behind, 'message')} held behind: {follows}, in order within each key"
+    else:
+        goes = "it goes on" if behind == 1 else "they go on"
+        them = "it" if len(found) == 1 else "them"
+        yield f"{counted(behind, 'message')} held behind: {goes} without {them}, in order within each key"
     yield from idle
 
 
-def _without_worker(chosen: Chosen, session: Session, found: Sequence[Failure]) -> list[str]:
-    """Say for which flows nothing happens yet."""
-    alive = {f.flow for r in session.flows.workers() if is_alive(chosen.app, r) for f in r.flows}
+def _out_of_order(found: Sequence[Failure]) -> Iterator[str]:
+    """Warn of those whose keys have gone on without them: a retry may undo what came later."""
+    late = [failure for failure in found if not failure.blocks and failure.message.key is not None]
+    if late:
+        names = ", ".join(failure.id for failure in late[:LISTED]) + (", …" if len(late) > LISTED else "")
+        key = "its key has" if len(late) == 1 else "their keys have"
+        yield f"out of order: {key} gone on, so that later messages may have been handled before: {names}"
+
+
+def _without_worker(chosen: Chosen, session: Session, verb: Verb, found: Sequence[Failure]) -> list[str]:
+    """Say for which flows nothing is handled yet, and when it is."""
+    what = "the retry begins" if verb == "retry" else "what is held behind goes on"
+    alive = {f.flow for r in session.flows.workers() if is_alive(r) for f in r.flows}
     lines = []
     for flow in sorted({failure.flow for failure in found}):
         control = session.flows.control(flow)
         if control.stopped is not None or control.paused is not None:
             state = "stopped" if control.stopped is not None else "paused"
-            lines.append(f"{flow} is {state}: nothing happens before {chosen.command('flows resume', flow)}")
+            lines.append(f"{flow} is {state}: {what} after {chosen.command('flows resume', flow)}")
         elif flow not in alive:
-            lines.append(f"no live worker has {flow}: nothing happens before one runs")
+            start = chosen.command("relay" if flow == RELAY else "run")
+            lines.append(f"no live worker has {flow}: {what} when one runs ({start})")
     return lines

@@ -205,6 +205,8 @@ def _told(id: str, failure: Failure | None, history: Sequence[Mapping[str, Any]]
 
 
 def _behind(failure: Failure) -> str:
+    if failure.message.key is None:
+        return "nothing waits: it has no key"
     if not failure.blocks:
         return "nothing waits: later messages of its key have gone on without it"
     if not failure.behind:
