@@ -122,6 +122,12 @@ def test_without_a_live_worker_that_is_said_first_and_backlogs_are_still_known(s
     assert (found.flows[1].backlog, found.flows[1].oldest_seconds) == (5, 720)
 
 
+def test_a_worker_is_alive_by_its_own_settings(standing: Standing) -> None:
+    standing.reports = [worker(age=60, silent_seconds=90.0)]
+
+    assert standing.look().exit == Exit.OK
+
+
 def test_workers_of_other_apps_do_not_count(standing: Standing) -> None:
     standing.reports = [replace(worker(), app="billing")]
 
@@ -237,6 +243,8 @@ def test_what_live_workers_tell_is_added_up(standing: Standing) -> None:
         (Control(paused="by ann"), [report("f", "paused", reason="away")], ("pausing", None, "by ann")),
         (Control(paused="by ann"), [report("f"), PAUSED_BY_ANN], ("pausing", None, "by ann")),
         (Control(paused="by ann"), [PAUSED_BY_ANN, report("f", "standby")], ("paused", EARLIER, "by ann")),
+        (Control(paused="by ann", paused_at=NOW), [PAUSED_BY_ANN], ("paused", NOW, "by ann")),
+        (Control(paused="by ann", paused_at=NOW), [report("f")], ("pausing", NOW, "by ann")),
         (Control(paused="by ann", stopped="failed"), [], ("stopped", None, "failed")),
         (Control(), [], ("no worker", None, None)),
     ],
@@ -329,3 +337,26 @@ def test_flows_that_persons_paused_are_not_called_well(standing: Standing) -> No
     assert lines[0].startswith("shop · 1 flow pausing, 1 flow paused · ")
     assert "outbox         paused for 12 min: by ann" in lines
     assert "orders/search  pausing: by bob" in lines
+
+
+def test_what_was_passed_over_is_counted_and_told(standing: Standing) -> None:
+    search = report("orders/search", passed_over=1200)
+    standing.reports = [worker(report("outbox"), search), worker(replace(search, passed_over=34), name="w2")]
+
+    found = standing.look()
+
+    assert [flow.passed_over for flow in found.flows] == [0, 1234]
+    text = " ".join(line.strip() for line in drawn(80, found))
+    assert "orders/search  passed over 1,234 messages of types that it does not want, since its start" in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_head_of_the_table_is_one_line(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    head = drawn(width)[3]
+
+    assert head.split("  ")[0].startswith("flow")
+    assert head.split() == [
+        "flow", "state", "rate/s", "backlog", "oldest", "in", "flight", "retry", "held", "failed",
+    ]  # fmt: skip

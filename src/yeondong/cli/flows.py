@@ -136,7 +136,7 @@ def _named(chosen: Chosen, session: Session, names: Sequence[str], *, every: boo
 
 def _alive(chosen: Chosen, session: Session) -> list[WorkerReport]:
     app = chosen.app
-    return [r for r in session.flows.workers() if r.app == app.name and is_alive(app, r)]
+    return [r for r in session.flows.workers() if r.app == app.name and is_alive(r)]
 
 
 def _state(chosen: Chosen, session: Session, name: str) -> str:

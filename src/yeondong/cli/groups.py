@@ -86,7 +86,7 @@ def _consequence(chosen: Chosen, lag: GroupLag) -> str:
         text += f"; {chosen.app.name} declares it, so its next start makes it anew, from {where}"
     session = chosen.app.store.connect()
     try:
-        busy = [r for r in session.flows.workers() if is_alive(chosen.app, r) and name in {f.flow for f in r.flows}]
+        busy = [r for r in session.flows.workers() if is_alive(r) and name in {f.flow for f in r.flows}]
     finally:
         session.close()
     if busy:

@@ -43,6 +43,7 @@ class FlowStatus(Struct, frozen=True):
     retrying: int = 0
     held: int = 0
     failed: int = 0
+    passed_over: int = 0
     replay: str | None = None
     workers: Sequence[str] = ()
 
@@ -86,7 +87,7 @@ def observe(chosen: Chosen, session: Session, old_seconds: float) -> AppStatus:
     app = chosen.app
     now = app.clock.now()
     reports = [report for report in session.flows.workers() if report.app == app.name]
-    alive = [report for report in reports if is_alive(app, report)]
+    alive = [report for report in reports if is_alive(report)]
     lags, away = _lags(app, session)
     flows = [
         _flow(name, session, [r for r in alive if name in {f.flow for f in r.flows}], lags.get(name), now)
@@ -133,10 +134,9 @@ def flow_names(app: Yeondong, reports: Sequence[WorkerReport] = ()) -> list[str]
     return list(dict.fromkeys((*declared, *running)))
 
 
-def is_alive(app: Yeondong, report: WorkerReport) -> bool:
-    """Whether a worker's last sign of life is no older than it should be."""
-    settings = app.settings
-    return report.age_seconds <= max(settings.lease_seconds, 3 * settings.heartbeat_seconds)
+def is_alive(report: WorkerReport) -> bool:
+    """Whether a worker's last sign of life is no older than it should be, by the worker's own settings."""
+    return report.age_seconds <= report.silent_seconds
 
 
 # --- one flow ---------------------------------------------------------------------------------------------------------
@@ -182,6 +182,7 @@ def _flow(
         retrying=sum(report.retrying for report in reports),
         held=max(0, session.held.count(name) - failed),
         failed=failed,
+        passed_over=sum(report.passed_over for report in reports),
         replay=control.replay,
         workers=[report.worker for report in alive],
     )
@@ -194,11 +195,11 @@ def state_of(control: Control, reports: Sequence[FlowReport]) -> tuple[str, date
     before, it may still handle. ``reports`` are those of live workers, the one that works on the flow first.
     """
     if control.stopped is not None:
-        return "stopped", _since("stopped", reports), control.stopped
+        return "stopped", control.stopped_at or _since("stopped", reports), control.stopped
     if control.paused is not None:
         if not _at_rest(control.paused, reports):
-            return PAUSING, None, control.paused
-        return "paused", _since("paused", reports), control.paused
+            return PAUSING, control.paused_at, control.paused
+        return "paused", control.paused_at or _since("paused", reports), control.paused
     if reports:
         return reports[0].state, reports[0].since, reports[0].reason
     return NO_WORKER, None, None

@@ -44,9 +44,7 @@ def replay(chosen: Chosen, *, flow: str, start: str, yes: bool) -> Exit:
         again = app.broker.repeats(lag.channel, lag.group, asked)
         say(plain(f"{flow}: its handlers would run again for {counted(again, 'message')} since {since}, in order"))
         say(plain(f"  {counted(lag.waiting, 'message')} not yet handled would come after them"))
-        alive = any(
-            is_alive(app, report) and flow in {f.flow for f in report.flows} for report in session.flows.workers()
-        )
+        alive = any(is_alive(report) and flow in {f.flow for f in report.flows} for report in session.flows.workers())
         if not agreed(yes, "Replay?"):
             return Exit.OK
         session.flows.ask_replay(flow, asked)

@@ -127,7 +127,7 @@ def _broker(found: AppStatus) -> str:
 
 
 def _flows(found: AppStatus) -> Table:
-    table = columns("flow", "state", "rate/s#", "backlog#", "oldest#", "in\nflight#", "retrying#", "held#", "failed#")
+    table = columns("flow", "state", "rate/s#", "backlog#", "oldest#", "in flight#", "retry#", "held#", "failed#")
     for flow in found.flows:
         table.add_row(
             *cells(flow.flow, state(flow.state), number(flow.rate, 1), number(flow.backlog), _oldest(flow),
@@ -146,6 +146,9 @@ def _failed(flow: FlowStatus) -> Text:
 
 def _reasons(found: AppStatus) -> Iterator[tuple[Text, Text]]:
     for flow in found.flows:
+        if flow.passed_over:
+            passed = counted(flow.passed_over, "message")
+            yield Text(plain(flow.flow)), Text(f"passed over {passed} of types that it does not want, since its start")
         if flow.state == "running" or (flow.since is None and flow.reason is None):
             continue
         since = "" if flow.since is None else f" for {span((found.at - flow.since).total_seconds())}"
