@@ -448,6 +448,18 @@ def test_a_repaired_failure_is_retried_before_what_waits_behind_it(shop: Shop, f
     assert "retry by ann" in history.stdout
 
 
+def test_a_retry_without_a_worker_says_when_it_begins(shop: Shop, failed: str) -> None:
+    stop(shop.processes[0])
+
+    told = shop("failures", "retry", "shop", failed, "--yes")
+
+    assert told.returncode == 0
+    assert told.stdout.splitlines()[-2:] == [
+        "done: 1 failure will be tried again",
+        "no live worker has orders/search: the retry begins when one runs (yeondong run shop)",
+    ]
+
+
 def test_a_retry_that_fails_again_comes_back_with_its_error(shop: Shop, failed: str) -> None:
     before = shop.failures()[0]["failed_at"]
 
@@ -556,6 +568,54 @@ def test_check_tells_where_each_setting_comes_from(shop: Shop) -> None:
     assert ["lanes", "2", "yeondong.toml"] in rows
     assert ["in_flight", "1,000", "default"] in rows
     assert not (shop.folder / "shop.db").exists()
+
+
+def test_check_finds_what_a_worker_would_refuse(shop: Shop) -> None:
+    (shop.folder / "shop.py").write_text(SHOP.replace("app.outbox()", "app.outbox(marking='position')"))
+    shop.start("run", "shop")
+    shop.python("shop.place((1, 10))")
+    until(lambda: shop.indexed() == [(1, 10)])
+    stop(shop.processes[0])
+    assert shop("check", "shop").returncode == 0
+    (shop.folder / "shop.py").write_text(SHOP)
+
+    told = shop("check", "shop")
+
+    assert told.returncode == 1
+    assert "! the outbox has been marked by position so far" in told.stdout
+
+
+def test_settings_that_are_probably_not_meant_are_told_everywhere(shop: Shop) -> None:
+    warning = "inbox_retention_days (1) is shorter than broker_retention_days"
+    said = stop(shop.start("run", "shop", YEONDONG_INBOX_RETENTION_DAYS="1"))[1]
+
+    assert said.count(f"WARNING settings.warning {warning}") == 1
+    for command in ("status", "check"):
+        assert f"settings: {warning}" in " ".join(
+            shop(command, "shop", YEONDONG_INBOX_RETENTION_DAYS="1").stdout.split()
+        )
+
+
+@pytest.mark.parametrize(
+    ("declares", "says"),
+    [
+        ("", "app 'empty' has nothing to run"),
+        (
+            "app.outbox()\nclass Go(Command, channel='c'):\n    id: int\napp.sends(Go)\n",
+            "command Go of channel 'c' has no",
+        ),
+    ],
+)
+def test_an_app_that_cannot_run_makes_no_store(shop: Shop, declares: str, says: str) -> None:
+    (shop.folder / "empty.py").write_text(
+        f"from yeondong import Command, Yeondong\napp = Yeondong('empty')\n{declares}"
+    )
+
+    told = shop("run", "empty")
+
+    assert told.returncode == 2
+    assert f"yeondong: {says}" in told.stderr
+    assert not (shop.folder / "empty.db").exists()
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

@@ -10,15 +10,16 @@ from typing import Any
 import click
 
 from yeondong.app import Yeondong
+from yeondong.app.assembly import Parts, make_worker
 from yeondong.cli.command import AppCommand, json_option
 from yeondong.cli.exits import Exit
 from yeondong.cli.flows import describe
-from yeondong.cli.loading import Chosen
+from yeondong.cli.loading import Chosen, is_there
 from yeondong.cli.observed import flow_names
 from yeondong.cli.printing import cells, columns, print_json, say, show
 from yeondong.cli.wording import plain
 from yeondong.core.broker import Receiver, refuse_second_receivers
-from yeondong.errors import ConnectionLost, ReceiverError, StoreError
+from yeondong.errors import ConnectionLost, DeclarationError, ReceiverError, StoreError
 from yeondong.settings import mask
 
 EXAMPLES = """
@@ -42,18 +43,22 @@ def check(chosen: Chosen, *, as_json: bool) -> Exit:
     unusable: list[str] = []
     differences: list[str] = []
     notes: list[str] = []
-    if not _exists(app):
+    usable = is_there(app.store.address)
+    if not usable:
         notes.append(f"there is no store at {app.store.address} yet; the first start makes it")
     else:
         try:
             differences += app.store.check()
+            usable = not differences
         except (ConnectionLost, StoreError) as error:
             unusable.append(f"store: {error}")
+            usable = False
         try:
             differences += _receiver_flaws(app)
         except (ConnectionLost, StoreError) as error:
             unusable.append(f"broker: {error}")
-    notes += app.settings.warnings()
+    differences += _declaration_flaws(app, "all" if usable else "handlers")
+    notes += [f"settings: {warning}" for warning in app.settings.warnings()]
     notes += app.store.cautions()
     if as_json:
         print_json({"app": app.name, "settings": settings, "flows": flows, "unusable": unusable,
@@ -66,11 +71,6 @@ def check(chosen: Chosen, *, as_json: bool) -> Exit:
         if not (unusable or differences):
             say("nothing is wrong")
     return Exit.UNUSABLE if unusable else Exit.ATTENTION if differences else Exit.OK
-
-
-def _exists(app: Yeondong) -> bool:
-    path = Path(app.store.address)
-    return not path.is_absolute() or path.exists()
 
 
 def _value(app: Yeondong, name: str, value: Any) -> Any:
@@ -86,6 +86,16 @@ def _receiver_flaws(app: Yeondong) -> Iterator[str]:
         refuse_second_receivers(registered, own)
         app.check_sent([*registered, *own])
     except ReceiverError as error:
+        yield str(error)
+
+
+def _declaration_flaws(app: Yeondong, parts: Parts) -> Iterator[str]:
+    """Build what a worker would run, and begin none of it. The relay looks into the store, where it can."""
+    if not app.subscriptions and (app.relay is None or parts == "handlers"):
+        return
+    try:
+        make_worker(app, parts)
+    except DeclarationError as error:
         yield str(error)
 
 

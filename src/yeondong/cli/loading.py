@@ -47,13 +47,19 @@ def open_session(chosen: Chosen) -> Session:
 
     An empty store made in the wrong folder would call everything well.
     """
-    address = Path(chosen.app.store.address)
-    if address.is_absolute() and not address.exists():
+    address = chosen.app.store.address
+    if not is_there(address):
         raise SchemaMissing(
             f"there is no store at {address} yet: nothing of {chosen.app.name!r} has run here; start it "
             f"({chosen.command('run')}), or go to its folder"
         )
     return chosen.app.store.connect()
+
+
+def is_there(address: str) -> bool:
+    """Whether the file of a store or broker is there; an address that is no path is taken to be."""
+    path = Path(address)
+    return not path.is_absolute() or path.exists()
 
 
 def _meant(name: str) -> str:

@@ -15,13 +15,17 @@ from typing import Any
 
 import click
 
+from yeondong.app import Yeondong
 from yeondong.app.assembly import Parts, make_worker
 from yeondong.cli.command import AppCommand, F
 from yeondong.cli.exits import Exit
-from yeondong.cli.loading import Chosen
+from yeondong.cli.loading import Chosen, is_there
 from yeondong.cli.printing import note, say
 from yeondong.cli.wording import counted, plain
+from yeondong.core.broker import refuse_second_receivers
 from yeondong.engine.worker import Worker
+
+log = logging.getLogger("yeondong.cli")
 
 RUN_EXAMPLES = """
 yeondong run shop.app
@@ -84,6 +88,9 @@ def relay(chosen: Chosen, *, verbose: int, quiet: int) -> Exit:
 def _work(chosen: Chosen, parts: Parts, quieter: int) -> Exit:
     configure_logging(quieter)
     app = chosen.app
+    for warning in app.settings.warnings():
+        log.warning("settings.warning %s", warning)
+    _refuse_wrong_declarations(app, parts)
     made = app.store.prepare()
     if made is not None:
         say(plain(made))
@@ -98,6 +105,16 @@ def _work(chosen: Chosen, parts: Parts, quieter: int) -> Exit:
     signals.wait()
     note(f"stopping: handlers may finish within {app.settings.grace_seconds:g} s; Ctrl-C ends at once")
     return _end(worker)
+
+
+def _refuse_wrong_declarations(app: Yeondong, parts: Parts) -> None:
+    """Raise what would be raised below too, before a store is made: what is there is looked at then."""
+    runs = [app.relay if parts != "handlers" else None, app.subscriptions if parts != "relay" else None]
+    if not any(runs):
+        make_worker(app, parts)
+    if not is_there(app.broker.address):
+        refuse_second_receivers((), app.receivers())
+        app.check_sent(app.receivers())
 
 
 def _end(worker: Worker) -> Exit:
