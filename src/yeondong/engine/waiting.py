@@ -83,14 +83,16 @@ class Waits:
         may_go = {key: wait for key, wait in self._by_key.items() if not stays(wait)}
         for key, wait in list(may_go.items()):
             if wait.due - wait.since > seconds:
-                del self._by_key[key], self._since[key], may_go[key]
+                del self._by_key[key], may_go[key]
+                self._since.pop(key, None)
                 yield wait
         waiting = sum(1 + len(w.behind) for w in may_go.values())
         for key, wait in sorted(may_go.items(), key=lambda item: item[1].since):
             if waiting <= most:
                 return
             waiting -= 1 + len(wait.behind)
-            del self._by_key[key], self._since[key]
+            del self._by_key[key]
+            self._since.pop(key, None)
             yield wait
 
     def drop(self, partitions: Container[str]) -> list[Delivery]:
