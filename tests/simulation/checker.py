@@ -144,7 +144,7 @@ def attempts(record: Record) -> list[str]:
     ]
     expected = {sent.id: sent for sent in record.sent}
     killed = Counter(event.id for event in record.events if event.what == "killed")
-    deaths = record.crashes + sum(killed.values())
+    deaths = record.ends + sum(killed.values())
     for event in record.events:
         sent = expected[event.id]
         if event.what == "failed" and sent.expects in ("effect", "nothing") and sent.failures + deaths < most:
@@ -153,7 +153,7 @@ def attempts(record: Record) -> list[str]:
         retries = sum(1 for event in record.events if event.what == "retried" and event.id == id)
         # The first death has nobody to suspect, and some more come where its key was blocked until suspicion was over, or
         # where rows that persons retried come before it.
-        if count > (most + 4) * (retries + 1) + record.crashes:
+        if count > (most + 4) * (retries + 1) + record.ends:
             found.append(f"attempts: {id} killed {count} processes, {most} attempts were allowed")
     return found
 

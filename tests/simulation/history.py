@@ -469,7 +469,7 @@ def _conclude(sim: Sim) -> None:
         worker.observe()
     record.left_failed = [entry.message.id for entry in sim.store.failures(FLOW)]
     record.left_waiting = _waiting(sim)
-    record.disturbances, record.crashes = world.disturbances, world.crashes
+    record.disturbances, record.ends = world.disturbances, world.ends
     record.steps, record.seconds = world.steps, world.time
     record.most_remembered = max((remembered(worker.flow) for worker in sim.workers.values()), default=0)
     record.most_in_flight = max(record.most_in_flight, sim.log.most_on_loan)

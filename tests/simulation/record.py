@@ -46,7 +46,10 @@ class Terms:
 
 @dataclass(slots=True)
 class Record:
-    """Grows while the history runs; the checker reads it afterwards."""
+    """Grows while the history runs; the checker reads it afterwards.
+
+    ``ends`` counts how often a flow lost its owner: by a crash, a pause beyond its lease, a lease that was taken away.
+    """
 
     terms: Terms
     sent: list[Sent] = field(default_factory=list)
@@ -55,7 +58,7 @@ class Record:
     left_waiting: list[tuple[str, bool]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     disturbances: int = 0
-    crashes: int = 0
+    ends: int = 0
     steps: int = 0
     seconds: float = 0.0
     most_in_flight: int = 0

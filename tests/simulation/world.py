@@ -56,7 +56,7 @@ class World:
         self.crashes_left = 0
         self.freezes_left = 0
         self.steals_left = 0
-        self.crashes = 0
+        self.ends = 0
         self.disturbances = 0
         self.steps = 0
         self.away: dict[str, float] = {}
@@ -202,6 +202,7 @@ class Process:
             self._freeze(what)
         elif drawn < faults.lose + faults.crash + faults.freeze + faults.steal and world.steals_left > 0:
             world.steals_left -= 1
+            world.ends += 1
             world.disturbances += 1
             world.steal()
 
@@ -238,7 +239,7 @@ class Process:
         world = self.world
         if world.crashes_left > 0 and not world.calm:
             world.crashes_left -= 1
-            world.crashes += 1
+            world.ends += 1
             world.disturbances += 1
             self.kill(what)
             raise Crash
@@ -248,6 +249,7 @@ class Process:
         if world.freezes_left <= 0 or world.deep:
             return
         world.freezes_left -= 1
+        world.ends += 1
         world.disturbances += 1
         world.note("%s is stopped for %.1f s at %s", self.name, world.freeze_seconds, what)
         self.frozen = True
