@@ -825,18 +825,92 @@ def test_pydantic_models_are_objects_with_fields(session: SqliteSession, caller:
     assert found == [(7,), (8,)]
 
 
-def test_a_handler_that_closes_the_connection_is_found_out(
-    store: SqliteStore, session: SqliteSession, connect: Connect
+def commits_in_a_block(connection: sqlite3.Connection) -> None:
+    with connection:
+        pass
+
+
+REFUSED: dict[str, Callable[[sqlite3.Connection], object]] = {
+    "commit": lambda connection: connection.commit(),
+    "rollback": lambda connection: connection.rollback(),
+    "close": lambda connection: connection.close(),
+    "with": commits_in_a_block,
+    "executescript": lambda connection: connection.executescript("SELECT 1"),
+    "COMMIT": lambda connection: connection.execute("COMMIT"),
+    "END": lambda connection: connection.execute("END"),
+    "ROLLBACK": lambda connection: connection.execute("ROLLBACK"),
+    "isolation_level": lambda connection: setattr(connection, "isolation_level", None),
+    "cursor": lambda connection: connection.cursor().execute("COMMIT"),
+    "cursor's script": lambda connection: connection.cursor().executescript("COMMIT"),
+}
+
+
+@pytest.mark.parametrize("end", REFUSED)
+def test_nobody_but_the_engine_ends_its_transaction(
+    session: SqliteSession, caller: sqlite3.Connection, path: Path, end: str
 ) -> None:
+    session.begin("before").commit()  # so that whatever sqlite3 keeps compiled is there
+    session.begin("before").rollback()
+    session.flows.pause("flow", "writes with statements of its own")
     tx = session.begin("test")
-    tx.connection.close()
+    tx.execute("INSERT INTO orders VALUES (1)")
+    with pytest.raises(
+        (StoreError, sqlite3.DatabaseError), match=r"leave commit and rollback to|not authorized"
+    ) as raised:
+        REFUSED[end](tx.connection)
+
+    assert ("leave commit" in str(raised.value)) == (end not in ("isolation_level", "cursor", "cursor's script"))
+    assert tx.current()
+    assert rows(path, "SELECT id FROM orders") == []
+    tx.commit()
+    assert rows(path, "SELECT id FROM orders") == [(1,)]
+
+
+def test_an_error_in_a_block_of_the_connection_is_the_one_that_is_seen(session: SqliteSession) -> None:
+    tx = session.begin("test")
+    with pytest.raises(ValueError, match="theirs"), tx.connection:
+        raise ValueError("theirs")
+    assert tx.current()
+    tx.rollback()
+
+
+def test_a_statement_that_is_told_to_roll_back_is_found_out(session: SqliteSession, caller: sqlite3.Connection) -> None:
+    tx = session.begin("test")
+    session.inbox.claim(tx, "group", ["m1"])
+    tx.execute("INSERT INTO orders VALUES (1)")
+    with pytest.raises(sqlite3.IntegrityError):
+        tx.execute("INSERT OR ROLLBACK INTO orders VALUES (1)")
+    tx.connection.execute("SAVEPOINT theirs")
 
     assert not tx.current()
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match="OR ROLLBACK"):
         tx.commit()
-    with connect(store)._link.writing("the lock is free"):
-        pass
-    assert session.held.count("flow") == 0
+    again = session.begin("test")
+    assert session.inbox.claim(again, "group", ["m1"]) == {"m1"}
+    again.rollback()
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+from yeondong.stores.sqlite import SqliteStore
+
+session = SqliteStore(sys.argv[1]).connect()
+tx = session.begin("handler")
+session.inbox.claim(tx, "group", ["m1", "m2", "m3"])
+try:
+    tx.connection.commit()
+finally:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_handler_that_commits_and_dies_claims_nothing_for_those_behind_it(session: SqliteSession, path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment, check=False)
+    tx = session.begin("test")
+
+    assert session.inbox.claim(tx, "group", ["m2", "m3"]) == {"m2", "m3"}
+    tx.rollback()
 
 
 def test_an_effect_survives_a_power_cut_and_a_mark_need_not(session: SqliteSession) -> None:

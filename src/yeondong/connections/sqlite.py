@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
 from weakref import WeakSet, WeakValueDictionary
 
 from yeondong.errors import ConnectionLost, NotADatabase, ReadOnlyStore, StoreError
@@ -57,10 +59,85 @@ def lost(error: BaseException) -> str | None:
     return None if code is None else OUTAGES.get(code)
 
 
+class Guard:
+    """Lets nobody but us end the transaction while it is ``on``; savepoints are free.
+
+    SQLite asks it when a statement is compiled, not when it runs: it costs nothing per message.
+    """
+
+    __slots__ = ("on",)
+
+    def __init__(self) -> None:
+        self.on = False
+
+    def authorize(self, action: int, *_: object) -> int:
+        return sqlite3.SQLITE_DENY if self.on and action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
+
+    def refuse(self, what: str) -> None:
+        """Raise ``StoreError`` while it is on."""
+        if self.on:
+            raise StoreError(_REFUSED.format(what))
+
+
 class Connection(sqlite3.Connection):
-    """A connection that knows the process it belongs to."""
+    """A connection that knows the process it belongs to, and that a handler's transaction is not the handler's to end.
+
+    A handler that committed would keep what was claimed for the messages behind it, and a crash would lose them.
+    """
 
     pid: int
+    guard: Guard
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        try:
+            return super().execute(*args)
+        except sqlite3.DatabaseError as error:
+            refused = refusal(error)
+            if refused is None:
+                raise
+            raise refused from error
+
+    def executescript(self, script: str, /) -> sqlite3.Cursor:
+        self.guard.refuse("executescript, which commits first")
+        return super().executescript(script)
+
+    def commit(self) -> None:
+        self.guard.refuse("commit")
+        super().commit()
+
+    def rollback(self) -> None:
+        self.guard.refuse("rollback")
+        super().rollback()
+
+    def close(self) -> None:
+        self.guard.refuse("close")
+        super().close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        if self.guard.on and error is not None:
+            return False  # it is to be seen, not our refusal to roll back for it
+        self.guard.refuse("`with connection:`, which commits")
+        return super().__exit__(kind, error, trace)
+
+
+def refusal(error: BaseException) -> StoreError | None:
+    """Return what to raise for an error that our guard has caused."""
+    cause = getattr(error, "orig", None) or error
+    if getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_AUTH:
+        return None
+    return StoreError(_REFUSED.format("BEGIN, COMMIT or ROLLBACK"))
+
+
+_REFUSED = (
+    "refused {}: leave commit and rollback to yeondong, which stores what was handled with what was done "
+    "(savepoints are yours)"
+)
+# With texts of their own: sqlite3 keeps compiled statements by their text, and the guard is not asked for those.
+COMMIT = "COMMIT -- yeondong"
+ROLLBACK = "ROLLBACK -- yeondong"
+BEGIN = "BEGIN IMMEDIATE -- yeondong"
 
 
 class FairLock:
@@ -256,10 +333,10 @@ class SqliteFile:
                 self.begin(connection)
                 try:
                     yield
-                    connection.execute("COMMIT")
+                    connection.execute(COMMIT)
                 except BaseException:
                     if connection.in_transaction:
-                        connection.execute("ROLLBACK")
+                        connection.execute(ROLLBACK)
                     raise
             except sqlite3.Error as error:
                 self.raise_outage(error)
@@ -330,6 +407,8 @@ class SqliteFile:
         except sqlite3.Error as error:
             raise self._cannot_open(error) from error
         connection.pid = os.getpid()
+        connection.guard = Guard()
+        connection.set_authorizer(connection.guard.authorize)
         _open_connections.add(connection)
         return connection
 
@@ -439,7 +518,7 @@ def sqlite_file(path: str) -> SqliteFile:
 def _begun(connection: sqlite3.Connection, give_up: float) -> bool:
     """Begin if no other process writes; False if one does and there is time left to ask again."""
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(BEGIN)
     except sqlite3.OperationalError as error:
         if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up:
             raise

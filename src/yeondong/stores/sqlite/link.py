@@ -108,6 +108,7 @@ class Link:
         connection, self._connection = self._connection, None
         self._alchemy = None
         if connection is not None and connection.pid == os.getpid():
+            connection.guard.on = False
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 

@@ -13,12 +13,12 @@ from uuid import UUID
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import Executable
 
-from yeondong.connections.sqlite import lost
+from yeondong.connections.sqlite import COMMIT, ROLLBACK, lost, refusal
 from yeondong.errors import StoreError
 from yeondong.stores.sqlite.link import Link
 
-# Whoever commits or rolls back ends every savepoint, so this one tells whether the transaction is still the one begun,
-# also when another has been begun since.
+# What rolls a transaction back ends every savepoint, so this one tells whether it is still the one begun, also when
+# another has been begun since: nobody else can commit or roll back, but a failed INSERT OR ROLLBACK does.
 MARK = "SAVEPOINT yeondong_begun"
 UNMARK = "RELEASE yeondong_begun"
 
@@ -40,6 +40,7 @@ class SqliteTransaction:
         try:
             self._file.begin(self._connection)
             self._connection.execute(MARK)
+            self._connection.guard.on = True
         except sqlite3.Error as error:
             self._broken = lost(error) is not None
             self._end()
@@ -56,6 +57,9 @@ class SqliteTransaction:
                 return self._connection.executemany(statement, map(_Fields, values))
             return self._connection.execute(statement, _Fields(values))
         except (sqlite3.Error, DBAPIError) as error:
+            refused = refusal(error)
+            if refused is not None:
+                raise refused from error
             self._broken = self._broken or lost(error) is not None
             self._file.raise_outage(error)
             raise
@@ -74,11 +78,13 @@ class SqliteTransaction:
         if not self.current():
             self.rollback()
             raise StoreError(
-                "the transaction that was begun has been committed or rolled back by somebody else; "
-                "leave commit and rollback to yeondong, which stores what was handled with what was done"
+                "the transaction that was begun is over: a statement that failed has rolled it back (OR ROLLBACK), or "
+                "somebody ended it; leave commit and rollback to yeondong, which stores what was handled with what was "
+                "done"
             )
+        self._connection.guard.on = False
         try:
-            self._connection.execute("COMMIT")
+            self._connection.execute(COMMIT)
         except sqlite3.Error as error:
             self._broken = lost(error) is not None
             self.rollback()
@@ -89,9 +95,10 @@ class SqliteTransaction:
     def rollback(self) -> None:
         if self._ended:
             return
+        self._connection.guard.on = False
         try:
             if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+                self._connection.execute(ROLLBACK)
         except sqlite3.Error:
             self._broken = True
         self._end()
@@ -100,6 +107,7 @@ class SqliteTransaction:
         if self._ended:
             return
         self._ended = True
+        self._connection.guard.on = False
         self._file.release()
         if self._broken:
             self._link.close()
