@@ -151,7 +151,7 @@ def attempts(record: Record) -> list[str]:
             found.append(f"attempts: {event.id} failed, though only {sent.failures} attempts went wrong")
     for id, count in killed.items():
         retries = sum(1 for event in record.events if event.what == "retried" and event.id == id)
-        # The first death has nobody to suspect, and some more come where its key was blocked until suspicion was over, or
+        # The first death has nobody to suspect; some more come where its key was blocked until suspicion was over, or
         # where rows that persons retried come before it.
         if count > (most + 4) * (retries + 1) + record.ends:
             found.append(f"attempts: {id} killed {count} processes, {most} attempts were allowed")
