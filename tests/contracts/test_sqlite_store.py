@@ -926,6 +926,21 @@ def test_an_effect_survives_a_power_cut_and_a_mark_need_not(session: SqliteSessi
     assert synchronous() == 2
 
 
+def test_ids_with_nul_are_told_apart(session: SqliteSession) -> None:
+    many = [f"order\0{number}" for number in range(50)]
+    tx = session.begin("test")
+    assert session.inbox.claim(tx, "group", many) == set(many)
+    assert session.inbox.claim(tx, "group", [*many, "order", "new\0"]) == {"order", "new\0"}
+    session.inbox.unclaim(tx, "group", many[10:])
+    tx.commit()
+    session.held.put("flow", [hold(id) for id in many[:10]], None)
+
+    tx = session.begin("test")
+    assert session.inbox.claim(tx, "group", many) == set(many[10:])
+    tx.rollback()
+    assert session.held.known("flow", many) == set(many[:10])
+
+
 # --- leases and the clock ---------------------------------------------------------------------------------------------
 
 

@@ -260,6 +260,21 @@ def test_any_other_key_is_refused_with_type_field_and_value(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "sentence"), [("a\0b", "a text with NUL"), ("\ud800", "half a surrogate pair")], ids=["NUL", "surrogate"]
+)
+def test_an_id_or_a_key_that_not_every_system_can_store_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(MessageRefused, match=rf"Keyed\.key is .*{sentence}|Keyed cannot be encoded.*surrogates"):
+        message_of(Keyed(text))
+    with pytest.raises(MessageRefused, match=f"the id .*{sentence}"):
+        to_message(Keyed("k"), origin="/shop", new_id=lambda: text, now=lambda: NOW)
+
+
+def test_an_id_that_is_no_text_is_refused() -> None:
+    with pytest.raises(MessageRefused, match="no str, but a UUID"):
+        to_message(Keyed("k"), origin="/shop", new_id=lambda: UUID(int=7), now=lambda: NOW)  # type: ignore[arg-type,return-value]
+
+
+@pytest.mark.parametrize(
     "annotation", [MemberId, Annotated[int, "positive"], int | None, Color, Any, TypeVar("K", bound=str), "Undefined"]
 )
 def test_an_annotation_that_allows_a_key_is_accepted(annotation: Any) -> None:

@@ -157,7 +157,7 @@ def to_message(
     """Make the message that carries this payload, of the given kind where one is given.
 
     Raises ``MessageRefused`` for what can never be sent: no payload, the other kind, a key that is no str, int or UUID,
-    a datetime without a time zone, a value without JSON.
+    a datetime without a time zone, a value without JSON; an id or a key that not every system can store.
     """
     cls = type(payload)
     spec = _known_spec(cls)
@@ -175,8 +175,13 @@ def to_message(
             "give it one, e.g. datetime.now(UTC)"
         )
     key = None if spec.key_field is None else _key_of(payload, spec)
+    id: Any = new_id()
+    if not isinstance(id, str) or not _storable(id):
+        raise MessageRefused(f"the id {id!r} that new_id gave is {_unstorable(id)}")
+    if key is not None and not _storable(key):
+        raise MessageRefused(f"{spec.type}.{spec.key_field} is {key!r}, which is no key: it is {_unstorable(key)}")
     return Message(
-        id=new_id(),
+        id=id,
         type=spec.type,
         kind=spec.kind,
         channel=spec.channel,
@@ -185,6 +190,25 @@ def to_message(
         origin=origin,
         occurred_at=now(),
     )
+
+
+def _storable(text: str) -> bool:
+    # Some systems cut a text at NUL, where two ids would become one; others refuse it.
+    return "\0" not in text and (text.isascii() or _is_unicode(text))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _unstorable(text: Any) -> str:
+    if not isinstance(text, str):
+        return f"no str, but a {type(text).__name__}"
+    return "a text with NUL" if "\0" in text else "no valid Unicode: it has half a surrogate pair"
 
 
 _KEY_TYPES: Final = (str, int, UUID)

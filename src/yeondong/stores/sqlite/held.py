@@ -13,7 +13,7 @@ from yeondong.core.fence import Fence
 from yeondong.core.message import order_key
 from yeondong.core.store import HeldReceipt, Hold
 from yeondong.stores.sqlite.link import NOW, Link, later
-from yeondong.stores.sqlite.rows import COLUMNS, FIELDS, columns, message
+from yeondong.stores.sqlite.rows import COLUMNS, FIELDS, columns, message, texts
 
 STATE = f"""
   CASE WHEN :failed THEN 'FAILED' ELSE 'WAITING' END,
@@ -33,6 +33,8 @@ ON CONFLICT (flow, message_id) DO NOTHING
 KNOWN = """
 SELECT message_id FROM yeondong_held WHERE flow = :flow AND message_id IN (SELECT value FROM json_each(:ids))
 """
+
+KNOWN_ONE = "SELECT message_id FROM yeondong_held WHERE flow = :flow AND message_id = :id"
 
 KEYS = "SELECT order_key, count(*) FROM yeondong_held WHERE flow = :flow AND blocks GROUP BY order_key"
 
@@ -75,8 +77,10 @@ class SqliteHeld:
             connection.executemany(PUT, [_put_values(flow, hold) for hold in holds])
 
     def known(self, flow: str, ids: Collection[str]) -> set[str]:
-        rows = self._link.read(KNOWN, {"flow": flow, "ids": msgspec.json.encode(list(ids)).decode()})
-        return {row[0] for row in rows}
+        array = texts(ids)
+        if array is not None:
+            return {row[0] for row in self._link.read(KNOWN, {"flow": flow, "ids": array})}
+        return {row[0] for id in ids for row in self._link.read(KNOWN_ONE, {"flow": flow, "id": id})}
 
     def keys(self, flow: str) -> Mapping[tuple[str, ...], int]:
         return {tuple(msgspec.json.decode(key)): count for key, count in self._link.read(KEYS, {"flow": flow})}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from zlib import crc32
@@ -131,3 +131,9 @@ def time_text(time: datetime | None) -> str | None:
 def time_of(text: str | None) -> datetime | None:
     """Read a time that ``time_text`` or SQLite wrote."""
     return None if text is None else datetime.fromisoformat(text + "+00:00")
+
+
+def texts(ids: Collection[str]) -> str | None:
+    """Write ids as JSON for ``json_each``; None for some that it would cut, at a NUL: foreign ids may have one."""
+    array = msgspec.json.encode(list(ids)).decode()
+    return None if "\\u0000" in array else array
