@@ -78,7 +78,7 @@ def failed_by_an_outage(one: Record) -> None:
 
 
 def kills_for_ever(one: Record) -> None:
-    for _ in range(6):
+    for _ in range(12):
         one.add("killed", "c")
 
 
