@@ -190,8 +190,8 @@ class SimInbox:
 class SimHeld:
     """Held as its contract has it: entries of one key in the order put, failed ones block or stand aside.
 
-    One thing more: an id that a person discarded stays known, and is not put again. A source that was not told yet lends
-    it once more after a crash, and it would fail a second time.
+    One thing more: an id that a person discarded stays known, and is not put again. A source that was not told yet
+    lends it once more after a crash, and it would fail a second time.
     """
 
     copies = True
