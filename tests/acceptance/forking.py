@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
+import time
 from datetime import timedelta
 
 from tests.acceptance import orders
@@ -29,22 +31,31 @@ def use(app: Yeondong, session: Session, who: str, first: int = 0) -> None:
         assert session.flows.control(f"{who} {number}").paused == "written"
 
 
-def publish_until(over: threading.Event, app: Yeondong, published: list[OrderPlaced]) -> None:
-    while not over.is_set():
-        order = OrderPlaced("published meanwhile", len(published))
+def publish_until(over: threading.Event, begun: threading.Event, app: Yeondong) -> None:
+    """Write without a pause, on connections that stay open: opening one just when a process forks is not safe."""
+    session = app.store.connect()
+    for number in itertools.count():
+        order = OrderPlaced("published meanwhile", number)
+        tx = session.begin("publisher")
+        orders.note(tx, [order])
+        time.sleep(0.005)
+        tx.commit()
         app.publish(order, timeout=TIMEOUT)
-        published.append(order)
+        begun.set()
+        if over.is_set():
+            return
 
 
 def main(*, busy: bool) -> None:
     app = orders.make()
     session = app.store.connect()
     use(app, session, "parent")
-    over, published = threading.Event(), list[OrderPlaced]()
-    publisher = threading.Thread(target=publish_until, args=(over, app, published))
+    over, begun = threading.Event(), threading.Event()
+    publisher = threading.Thread(target=publish_until, args=(over, begun, app))
     if busy:
         # Another thread has locks, connections and mostly a transaction at the moment of the fork.
         publisher.start()
+        begun.wait()
 
     children = []
     for child in range(CHILDREN):
@@ -60,8 +71,6 @@ def main(*, busy: bool) -> None:
     if busy:
         over.set()
         publisher.join()
-        with app.transaction() as tx:
-            orders.note(tx, published)
     sys.exit(any(ends))
 
 
