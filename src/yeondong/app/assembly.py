@@ -15,7 +15,7 @@ from yeondong.app.declared import Policy, Subscription
 from yeondong.core.backoff import Backoff
 from yeondong.core.failpoint import Failpoint, never
 from yeondong.core.source import Source
-from yeondong.core.store import RELAY, FailureFilter, Held, Session
+from yeondong.core.store import RELAY, Held, Session
 from yeondong.core.traits import Order, Partitions, Traits
 from yeondong.engine.dispatch import Dispatch
 from yeondong.engine.flow import Flow
@@ -88,8 +88,8 @@ class _Assembly:
                 "the outbox has been marked by position so far, where every row stays WAITING: marking='status' would "
                 "send all of them again; keep marking='position'"
             )
-        failed = session.failures.count(FailureFilter(flow=RELAY))
-        if not by_status and failed and session.positions.load(RELAY) is None:
+        failed = session.outbox.failed()
+        if not by_status and failed:
             raise DeclarationError(
                 f"the outbox was marked by status so far and has {failed} failures, which marking='position' would "
                 "send again: retry or discard them first, with marking='status'"

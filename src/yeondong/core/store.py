@@ -154,6 +154,9 @@ class OutboxRows(Protocol):
     def following(self, position: int, limit: int) -> Sequence[Delivery]:
         """Return rows with an id above ``position``, in id order, whatever their status."""
 
+    def failed(self) -> int:
+        """Count the rows that are FAILED: under marking by status, failures are the rows themselves."""
+
     def unsent(self) -> int:
         """Return the id below the first row that is not DONE; the highest id, or 0, if there is none."""
 

@@ -167,6 +167,9 @@ class Flow:
             return True
         if self._opened and not self._wind_down():
             return False
+        if self._slots.busy():  # the source was lost, and lanes still end what they had
+            self._wait(BUSY_SECONDS)
+            return False
         if self._stop_reason is not None:
             self._session.flows.stop(self.name, self._stop_reason)
             self._stop_reason = None

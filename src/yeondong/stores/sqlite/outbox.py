@@ -3,7 +3,7 @@
 # ruff: noqa: S608 - statements are put together from constants; values are always bound
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -67,6 +67,8 @@ UPDATE yeondong_outbox SET fail_count = :attempt - 1, due_at = {later(":after")}
 WHERE id = :id AND status = 'WAITING'
 """
 
+FAILED = "SELECT count(*) FROM yeondong_outbox WHERE status = 'FAILED'"
+
 UNSENT = """
 SELECT coalesce(min(id) - 1, (SELECT max(id) FROM yeondong_outbox), 0) FROM (
   SELECT min(id) AS id FROM yeondong_outbox WHERE status = 'WAITING'
@@ -108,12 +110,12 @@ class SqliteOutbox:
 
     def waiting(self, limit: int, on_loan: Collection[int]) -> Sequence[Delivery]:
         if self._link.read(BLOCKED)[0][0]:
-            rows = self._link.read(WAITING_UNBLOCKED, {"limit": limit, "on_loan": _array(on_loan)})
+            statement = WAITING_UNBLOCKED
         elif on_loan:
-            rows = self._link.read(WAITING_BESIDE_LOANS, {"limit": limit, "on_loan": _array(on_loan)})
+            statement = WAITING_BESIDE_LOANS
         else:
-            rows = self._link.read(WAITING, {"limit": limit})
-        return _deliveries(rows)
+            return self._deliveries(WAITING, {"limit": limit})
+        return self._deliveries(statement, {"limit": limit, "on_loan": _array(on_loan)})
 
     def mark(self, ids: Sequence[int], fence: Fence) -> None:
         with self._link.writing("outbox relay", fence) as connection:
@@ -125,7 +127,11 @@ class SqliteOutbox:
                 connection.execute(FAIL if hold.failed else DELAY, _state(hold))
 
     def following(self, position: int, limit: int) -> Sequence[Delivery]:
-        return _deliveries(self._link.read(FOLLOWING, {"position": position, "limit": limit}))
+        return self._deliveries(FOLLOWING, {"position": position, "limit": limit})
+
+    def failed(self) -> int:
+        count: int = self._link.read(FAILED)[0][0]
+        return count
 
     def unsent(self) -> int:
         below: int = self._link.read(UNSENT)[0][0]
@@ -144,13 +150,12 @@ class SqliteOutbox:
         with self._link.writing("outbox janitor") as connection:
             return connection.execute(DELETE, {"ids": _array(old)}).rowcount
 
-
-def _deliveries(rows: Sequence[Any]) -> list[Delivery]:
-    found = []
-    for row in rows:
-        message, flaw = foreign_message(row, 2)
-        found.append(Delivery(message, row[0], PARTITION, row[1] + 1, flaw))
-    return found
+    def _deliveries(self, statement: str, values: Mapping[str, Any]) -> list[Delivery]:
+        found = []
+        for row in self._link.read_messages(statement, values, data=7):
+            message, flaw = foreign_message(row, 2)
+            found.append(Delivery(message, row[0], PARTITION, row[1] + 1, flaw))
+        return found
 
 
 def _state(hold: Hold) -> dict[str, Any]:

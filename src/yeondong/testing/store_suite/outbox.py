@@ -162,8 +162,10 @@ class OutboxSuite:
 
         scene.session.outbox.mark([rows[0].receipt, rows[2].receipt], fence)
         assert scene.session.outbox.unsent() == rows[1].receipt - 1
+        assert scene.session.outbox.failed() == 0
         scene.session.outbox.hold([Hold(rows[1], failed=True)], fence)
         assert scene.session.outbox.unsent() == rows[1].receipt - 1
+        assert scene.session.outbox.failed() == 1
         scene.session.outbox.mark([rows[3].receipt], fence)
         assert scene.session.outbox.unsent() == rows[1].receipt - 1
 
