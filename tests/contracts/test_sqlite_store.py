@@ -926,6 +926,31 @@ def test_an_effect_survives_a_power_cut_and_a_mark_need_not(session: SqliteSessi
     assert synchronous() == 2
 
 
+def test_no_look_reads_more_than_8_mib(store: SqliteStore, session: SqliteSession) -> None:
+    many = [message(f"m{number:02}", data=bytes(1 << 20)) for number in range(12)]
+    tx = session.begin("test")
+    store.add(tx, many)
+    tx.commit()
+    session.held.put("flow", [Hold(Delivery(one, 0, "partition")) for one in many], None)
+
+    first = session.outbox.waiting(100, ())
+    assert ids(first) == ids(session.outbox.following(0, 100)) == ids(session.held.due("flow", 100))
+    assert ids(first) == [f"m{number:02}" for number in range(8)]
+    assert ids(session.outbox.waiting(100, [each.receipt for each in first])) == ["m08", "m09", "m10", "m11"]
+    assert ids(session.outbox.following(first[-1].receipt, 100)) == ["m08", "m09", "m10", "m11"]
+
+
+def test_a_payload_that_is_a_number_does_not_hinder_the_others(session: SqliteSession, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "INSERT INTO yeondong_outbox (message_id, message_type, kind, channel, payload, origin, partition) "
+            "VALUES ('m1', 't', 'event', 'c', 7, '/shop', 0)"
+        )
+        connection.commit()
+
+    assert [row.flaw is not None for row in session.outbox.waiting(10, ())] == [True]
+
+
 def test_ids_with_nul_are_told_apart(session: SqliteSession) -> None:
     many = [f"order\0{number}" for number in range(50)]
     tx = session.begin("test")

@@ -38,6 +38,7 @@ KNOWN_ONE = "SELECT message_id FROM yeondong_held WHERE flow = :flow AND message
 
 KEYS = "SELECT order_key, count(*) FROM yeondong_held WHERE flow = :flow AND blocks GROUP BY order_key"
 
+# The messages themselves are read last, one by one: sorting them would take all of them into memory.
 DUE = f"""
 WITH first AS (
   SELECT order_key, min(id) AS id FROM yeondong_held WHERE flow = :flow AND blocks GROUP BY order_key
@@ -45,12 +46,14 @@ WITH first AS (
   SELECT first.order_key, first.id FROM first JOIN yeondong_held AS f ON f.id = first.id
   WHERE f.status = 'WAITING' AND f.due_at <= {NOW}
 )
-SELECT h.id, h.partition, h.attempt, {COLUMNS}
-FROM turn JOIN yeondong_held AS h ON h.flow = :flow AND h.order_key = turn.order_key AND h.id >= turn.id
-WHERE h.status = 'WAITING' AND NOT EXISTS (
-  SELECT 1 FROM yeondong_held AS b
-  WHERE b.flow = :flow AND b.order_key = h.order_key AND b.id < h.id AND b.blocks AND b.status = 'FAILED')
-ORDER BY h.id LIMIT :limit
+SELECT id, partition, attempt, {COLUMNS} FROM yeondong_held WHERE id IN (
+  SELECT h.id
+  FROM turn JOIN yeondong_held AS h ON h.flow = :flow AND h.order_key = turn.order_key AND h.id >= turn.id
+  WHERE h.status = 'WAITING' AND NOT EXISTS (
+    SELECT 1 FROM yeondong_held AS b
+    WHERE b.flow = :flow AND b.order_key = h.order_key AND b.id < h.id AND b.blocks AND b.status = 'FAILED')
+  ORDER BY h.id LIMIT :limit
+) ORDER BY id
 """
 
 FORGET = "DELETE FROM yeondong_held WHERE flow = :flow AND id IN (SELECT value FROM json_each(:ids))"
@@ -86,7 +89,7 @@ class SqliteHeld:
         return {tuple(msgspec.json.decode(key)): count for key, count in self._link.read(KEYS, {"flow": flow})}
 
     def due(self, flow: str, limit: int) -> Sequence[Delivery]:
-        rows = self._link.read(DUE, {"flow": flow, "limit": limit})
+        rows = self._link.read_messages(DUE, {"flow": flow, "limit": limit}, data=8)
         return [
             Delivery(message(row, 3), HeldReceipt(id), partition, attempt)
             for row in rows

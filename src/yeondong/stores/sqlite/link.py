@@ -6,7 +6,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy
 
@@ -14,6 +14,9 @@ from yeondong.connections.sqlite import Connection, SqliteFile, lost, sqlite_fil
 from yeondong.core.fence import Fence
 from yeondong.errors import ConnectionLost, FenceLost
 from yeondong.stores.sqlite.riding import riding
+
+# What one look at messages reads at most, save a single larger one: 500 of them may be of 1 MiB each.
+READ_BYTES: Final = 8 << 20
 
 # With six digits, as SQLAlchemy and `rows.time_text` write them, so that texts compare like times.
 NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
@@ -65,6 +68,23 @@ class Link:
         except sqlite3.Error as error:
             self._fail(error)
             raise
+
+    def read_messages(self, statement: str, values: Mapping[str, Any], data: int) -> list[Any]:
+        """Run a query outside of a transaction and return its first rows, up to 8 MiB in their column ``data``."""
+        found = []
+        size = 0
+        try:
+            cursor = self.connection().execute(statement, values)
+            for row in cursor:
+                found.append(row)
+                size += len(row[data]) if isinstance(row[data], bytes | str) else 0  # others may write anything
+                if size >= READ_BYTES:
+                    break
+            cursor.close()  # or the rest of its rows would keep the file's log from being cut
+        except sqlite3.Error as error:
+            self._fail(error)
+            raise
+        return found
 
     @contextlib.contextmanager
     def writing(self, holder: str, fence: Fence | None = None, *, durable: bool = False) -> Iterator[Connection]:
