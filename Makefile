@@ -36,8 +36,8 @@ demo: setup  ## Run the shop as processes, kill them, and check what they promis
 unit: setup  ## Run the tests without input and output, in seconds
 	$(PYTEST) $(wildcard tests/unit tests/typing)
 
-test: setup  ## Run all tests
-	$(PYTEST) tests
+test: setup  ## Run all tests, two at a time
+	$(PYTEST) -n2 --dist worksteal tests
 
 check: setup  ## Lint, format, types, import rules
 	$(BIN)/ruff check .
