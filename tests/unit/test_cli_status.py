@@ -18,7 +18,7 @@ from yeondong.cli.observed import AppStatus, Finding, FlowStatus, WorkerStatus, 
 from yeondong.cli.status import render
 from yeondong.core.broker import GroupLag
 from yeondong.core.source import Lag
-from yeondong.core.store import Control, FlowReport, WorkerReport
+from yeondong.core.store import Control, FlowReport, LongRun, WorkerReport
 from yeondong.core.traits import Order, Partitions, Settles, Traits
 from yeondong.errors import ConnectionLost
 
@@ -348,6 +348,20 @@ def test_what_was_passed_over_is_counted_and_told(standing: Standing) -> None:
     assert [flow.passed_over for flow in found.flows] == [0, 1234]
     text = " ".join(line.strip() for line in drawn(80, found))
     assert "orders/search  passed over 1,234 messages of types that it does not want, since its start" in text
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(22.0, Exit.OK), (61.0, Exit.ATTENTION)])
+def test_a_message_that_is_with_its_handler_for_long_is_told(standing: Standing, seconds: float, code: Exit) -> None:
+    search = report("orders/search", long_runs=(LongRun("m1", "OrderPlaced", "k", seconds),))
+    standing.reports = [worker(report("outbox"), search)]
+
+    found = standing.look()
+
+    said = f"OrderPlaced key 'k', message m1: with its handler for {seconds:.0f} s, worker pid 7"
+    assert f"orders/search  {said}" in [line.rstrip() for line in drawn(120, found)]
+    assert found.exit == code
+    assert texts(found) == ([f"orders/search: {said}"] if code else [])
+    assert [(run.worker, run.pid) for run in found.flows[1].long_runs] == [("w1", 7)]
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -18,8 +18,20 @@ from yeondong.errors import ConnectionLost, StoreError
 
 NO_WORKER: Final = "no worker"
 PAUSING: Final = "pausing"
+LONG_SECONDS: Final = 60  # with its handler for longer, a message needs a person
 # Which of several workers' states is the flow's: the one that works on it, then the one that would.
 _WEIGHT: Final = {"running": 0, "paused": 1, "stopped": 2, "standby": 3}
+
+
+class LongRunStatus(Struct, frozen=True):
+    """A message that is with its handler for long, and in which process."""
+
+    message_id: str
+    type: str
+    key: str | None
+    seconds: float
+    worker: str
+    pid: int
 
 
 class FlowStatus(Struct, frozen=True):
@@ -46,6 +58,7 @@ class FlowStatus(Struct, frozen=True):
     passed_over: int = 0
     replay: str | None = None
     workers: Sequence[str] = ()
+    long_runs: Sequence[LongRunStatus] = ()
 
 
 class WorkerStatus(Struct, frozen=True):
@@ -185,6 +198,13 @@ def _flow(
         passed_over=sum(report.passed_over for report in reports),
         replay=control.replay,
         workers=[report.worker for report in alive],
+        long_runs=[
+            LongRunStatus(run.message_id, run.type, run.key, round(run.seconds, 1), worker.worker, worker.pid)
+            for worker in alive
+            for report in worker.flows
+            if report.flow == name
+            for run in report.long_runs
+        ],
     )
 
 
@@ -252,10 +272,19 @@ def _about_flow(chosen: Chosen, flow: FlowStatus, old_seconds: float) -> Iterato
     if flow.oldest_seconds is not None and flow.oldest_seconds >= old_seconds:
         waiting = counted(flow.backlog or 0, "message")
         yield Finding(f"{name}: {waiting} in its backlog, the oldest for {span(flow.oldest_seconds)}", Exit.ATTENTION)
+    for run in flow.long_runs:
+        if run.seconds > LONG_SECONDS:
+            yield Finding(f"{name}: {told_run(run)}", Exit.ATTENTION)
     if flow.dropped:
         yield Finding(f"{name}: the full log dropped {counted(flow.dropped, 'message')} before they were read")
     if flow.replay is not None:
         yield Finding(f"{name}: a replay from {flow.replay} is asked for; its worker carries it out")
+
+
+def told_run(run: LongRunStatus) -> str:
+    """Say which message is with its handler, for how long and where."""
+    key = "" if run.key is None else f" key {run.key!r}"
+    return f"{run.type}{key}, message {run.message_id}: with its handler for {span(run.seconds)}, worker pid {run.pid}"
 
 
 def _about_rows(app: Yeondong, flows: Sequence[FlowStatus]) -> Iterator[Finding]:

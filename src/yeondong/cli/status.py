@@ -14,7 +14,7 @@ from rich.text import Text
 from yeondong.cli.command import AppCommand, json_option
 from yeondong.cli.exits import Exit
 from yeondong.cli.loading import Chosen, open_session
-from yeondong.cli.observed import PAUSING, AppStatus, Finding, FlowStatus, WorkerStatus, observe
+from yeondong.cli.observed import PAUSING, AppStatus, Finding, FlowStatus, WorkerStatus, observe, told_run
 from yeondong.cli.printing import cells, columns, console, print_json, print_json_line, show, state
 from yeondong.cli.wording import MINUTE, counted, moment, number, one_line, plain, short_span, span
 from yeondong.core.store import Session
@@ -149,6 +149,8 @@ def _reasons(found: AppStatus) -> Iterator[tuple[Text, Text]]:
         if flow.passed_over:
             passed = counted(flow.passed_over, "message")
             yield Text(plain(flow.flow)), Text(f"passed over {passed} of types that it does not want, since its start")
+        for run in flow.long_runs:
+            yield Text(plain(flow.flow)), Text(plain(told_run(run)))
         if flow.state == "running" or (flow.since is None and flow.reason is None):
             continue
         since = "" if flow.since is None else f" for {span((found.at - flow.since).total_seconds())}"
