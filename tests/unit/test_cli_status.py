@@ -186,6 +186,58 @@ def test_a_backlog_needs_a_person_once_it_is_old(standing: Standing, old_seconds
     assert standing.look(old_seconds).exit == code
 
 
+def test_an_old_backlog_of_a_flow_that_rests_says_so(standing: Standing) -> None:
+    standing.lags = [GroupLag("orders", "search", 5, EARLIER)]
+    standing.controls = {"orders/search": Control(paused="by ann")}
+    standing.reports = [worker(report("outbox"), report("orders/search", "paused", reason="by ann"))]
+
+    assert standing.look().findings == [
+        Finding(
+            "orders/search: 5 messages in its backlog, the oldest for 12 min; it is paused until somebody resumes it",
+            Exit.ATTENTION,
+            "yeondong flows resume shop.app orders/search",
+        )
+    ]
+
+
+LOG_FULL = (
+    "broker at /x.db is not available: full: group 'search' of channel 'orders' has 9 messages unread; start an app "
+    "that receives in this group, forget the group, or raise the bound"
+)
+
+
+@pytest.mark.parametrize(
+    "reason", [LOG_FULL, "broker at x is not available: full: 10 bytes are not enough for what is sent at once"]
+)
+def test_a_full_log_needs_a_person_at_once(standing: Standing, reason: str) -> None:
+    standing.reports = [worker(report("outbox", "paused", reason=reason), report("orders/search"))]
+
+    found = standing.look()
+
+    assert found.exit == Exit.ATTENTION
+    assert texts(found) == ["outbox: the broker is " + reason[reason.index("full: ") :]]
+
+
+def test_a_full_log_hints_at_the_flow_that_rests_and_not_at_forgetting_its_group(standing: Standing) -> None:
+    standing.reports = [worker(report("outbox", "paused", reason=LOG_FULL), report("orders/search"))]
+    standing.controls = {"orders/search": Control(stopped="message m1 failed")}
+
+    found = standing.look().findings[-1]
+
+    assert found == Finding(
+        "outbox: the broker is full, and orders/search, which keeps it full, is stopped until somebody resumes it",
+        Exit.ATTENTION,
+        "yeondong flows resume shop.app orders/search",
+    )
+
+
+def test_a_disk_without_room_is_no_full_log(standing: Standing) -> None:
+    reason = "SQLite at /x.db is not available: the disk or the database is full"
+    standing.reports = [worker(report("outbox", "paused", reason=reason), report("orders/search"))]
+
+    assert standing.look().exit == Exit.OK
+
+
 def test_too_many_rows_in_the_outbox_need_a_person(standing: Standing) -> None:
     standing.outbox_lag = Lag(100_001, NOW)
 

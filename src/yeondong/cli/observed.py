@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -19,6 +20,8 @@ from yeondong.errors import ConnectionLost, StoreError
 NO_WORKER: Final = "no worker"
 PAUSING: Final = "pausing"
 LONG_SECONDS: Final = 60  # with its handler for longer, a message needs a person
+# What a broker says when its log has no room, and mostly which group has not read it.
+_FULL_LOG: Final = re.compile(r"\bfull: (?:.*\bgroup '(?P<group>[^']+)' of channel '(?P<channel>[^']+)')?.*")
 # Which of several workers' states is the flow's: the one that works on it, then the one that would.
 _WEIGHT: Final = {"running": 0, "paused": 1, "stopped": 2, "standby": 3}
 
@@ -115,6 +118,7 @@ def observe(chosen: Chosen, session: Session, old_seconds: float) -> AppStatus:
         *away,
         *_about_workers(chosen, workers, flows),
         *(finding for flow in flows for finding in _about_flow(chosen, flow, old_seconds)),
+        *_about_full_log(chosen, flows),
         *_about_rows(app, flows),
         *_about_others(chosen, others),
         *(Finding(f"worker {w.worker}: {w.notice}") for w in workers if w.alive and w.notice),
@@ -271,7 +275,12 @@ def _about_flow(chosen: Chosen, flow: FlowStatus, old_seconds: float) -> Iterato
         )
     if flow.oldest_seconds is not None and flow.oldest_seconds >= old_seconds:
         waiting = counted(flow.backlog or 0, "message")
-        yield Finding(f"{name}: {waiting} in its backlog, the oldest for {span(flow.oldest_seconds)}", Exit.ATTENTION)
+        rests = f"; it is {flow.state} until somebody resumes it" if flow.decided else ""
+        yield Finding(
+            f"{name}: {waiting} in its backlog, the oldest for {span(flow.oldest_seconds)}{rests}",
+            Exit.ATTENTION,
+            chosen.command("flows resume", name) if flow.decided else None,
+        )
     for run in flow.long_runs:
         if run.seconds > LONG_SECONDS:
             yield Finding(f"{name}: {told_run(run)}", Exit.ATTENTION)
@@ -279,6 +288,22 @@ def _about_flow(chosen: Chosen, flow: FlowStatus, old_seconds: float) -> Iterato
         yield Finding(f"{name}: the full log dropped {counted(flow.dropped, 'message')} before they were read")
     if flow.replay is not None:
         yield Finding(f"{name}: a replay from {flow.replay} is asked for; its worker carries it out")
+
+
+def _about_full_log(chosen: Chosen, flows: Sequence[FlowStatus]) -> Iterator[Finding]:
+    """Say that nothing can be sent, and which group keeps the log full: resuming its flow loses nothing."""
+    decided = {flow.flow: flow.state for flow in flows if flow.decided}
+    for flow in flows:
+        full = None if flow.decided or flow.state != "paused" else _FULL_LOG.search(flow.reason or "")
+        if full is None:
+            continue
+        reader = f"{full['channel']}/{full['group']}"
+        if reader in decided:
+            text = f"{flow.flow}: the broker is full, and {reader}, which keeps it full, is {decided[reader]}"
+            text = f"{text} until somebody resumes it"
+            yield Finding(text, Exit.ATTENTION, chosen.command("flows resume", reader))
+        else:
+            yield Finding(f"{flow.flow}: the broker is {one_line(full.group())}", Exit.ATTENTION)
 
 
 def told_run(run: LongRunStatus) -> str:
