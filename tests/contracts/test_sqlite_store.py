@@ -370,13 +370,87 @@ def test_an_outage_within_a_handlers_statement_is_named_as_one(
             tx.execute(statement)
     tx.rollback()
 
+
+def locked_by_its_own_transaction(path: Path) -> None:
+    with closing(sqlite3.connect(path, timeout=0)) as own:
+        own.execute("INSERT INTO orders VALUES (1)")
+
+
+def locked_through_sqlalchemy(path: Path) -> None:
     engine = sqlalchemy.create_engine(f"sqlite:///{path}", connect_args={"timeout": 0})
-    holding = session.begin("test")
-    with engine.connect() as own, pytest.raises(sqlalchemy.exc.OperationalError) as raised:
-        own.execute(sqlalchemy.text("INSERT INTO orders VALUES (1)"))
-    holding.rollback()
-    engine.dispose()
-    assert session.lost(raised.value) == "locked by another writer"
+    try:
+        with engine.connect() as own:
+            own.execute(sqlalchemy.text("INSERT INTO orders VALUES (1)"))
+    finally:
+        engine.dispose()
+
+
+def a_file_that_cannot_be_opened(path: Path) -> None:
+    sqlite3.connect(f"{path.parent / 'nowhere' / 'other.db'}")
+
+
+def a_read_only_connection(path: Path) -> None:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as own:
+        own.execute("INSERT INTO orders VALUES (1)")
+
+
+@pytest.mark.parametrize(
+    "meet",
+    [locked_by_its_own_transaction, locked_through_sqlalchemy, a_file_that_cannot_be_opened, a_read_only_connection],
+    ids=lambda meet: meet.__name__,
+)
+def test_what_a_handler_meets_on_a_connection_of_its_own_is_no_outage_of_the_store(
+    session: SqliteSession, caller: sqlite3.Connection, path: Path, meet: Callable[[Path], None]
+) -> None:
+    tx = session.begin("test")
+    with pytest.raises((sqlite3.Error, sqlalchemy.exc.OperationalError)) as raised:
+        meet(path)
+
+    assert session.lost(raised.value) is not None
+    assert session.lost(raised.value, tx) is None
+    tx.rollback()
+    assert session.lost(raised.value, tx) is None
+
+
+def test_a_full_disk_under_the_drivers_own_connection_is_an_outage(
+    session: SqliteSession, caller: sqlite3.Connection, path: Path
+) -> None:
+    tx = session.begin("test")
+    tx.connection.execute(f"PRAGMA max_page_count = {rows(path, 'PRAGMA page_count')[0][0] + 2}")
+    with pytest.raises(sqlite3.OperationalError) as raised:
+        tx.connection.execute("CREATE TABLE large AS SELECT zeroblob(1000000)")
+    assert session.lost(raised.value, tx) is not None
+    tx.rollback()
+
+    assert session.lost(raised.value, tx) is not None
+
+
+def test_who_goes_on_after_an_outage_is_told_of_it_again(
+    session: SqliteSession, caller: sqlite3.Connection, path: Path
+) -> None:
+    tx = session.begin("test")
+    tx.connection.execute(f"PRAGMA max_page_count = {rows(path, 'PRAGMA page_count')[0][0] + 2}")
+    with pytest.raises(ConnectionLost, match="full"):
+        tx.execute("CREATE TABLE large AS SELECT zeroblob(1000000)")
+    if not tx.current():  # SQLite rolls back for some errors, and for others leaves it to us
+        with pytest.raises(ConnectionLost, match="full"):
+            tx.execute("INSERT INTO orders VALUES (1)")
+    tx.rollback()
+    with pytest.raises(ConnectionLost, match="full"):
+        tx.execute("INSERT INTO orders VALUES (1)")
+
+
+def test_a_table_that_a_handlers_own_cursor_keeps_is_no_outage(
+    session: SqliteSession, caller: sqlite3.Connection
+) -> None:
+    tx = session.begin("test")
+    tx.execute("INSERT INTO orders VALUES (1), (2)")
+    reading = tx.connection.execute("SELECT id FROM orders")
+    reading.fetchone()
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        tx.execute("DROP TABLE orders")
+    reading.close()
+    tx.rollback()
 
 
 def test_who_waits_too_long_for_the_writer_is_told_its_name(

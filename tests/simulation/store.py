@@ -11,7 +11,7 @@ from tests.simulation.world import Process, World
 from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
 from yeondong.core.message import Message, order_key
-from yeondong.core.store import Control, HeldReceipt, Hold, WorkerReport
+from yeondong.core.store import Control, HeldReceipt, Hold, OpenTransaction, WorkerReport
 from yeondong.errors import ConnectionLost, FenceLost, StoreError
 
 SYSTEM = "store"
@@ -416,7 +416,7 @@ class SimSession:
         self._transaction = SimTransaction(self)
         return self._transaction
 
-    def lost(self, error: BaseException) -> str | None:
+    def lost(self, error: BaseException, tx: OpenTransaction | None = None) -> str | None:
         return None
 
     def close(self) -> None:

@@ -34,7 +34,7 @@ class Transaction(Protocol):
     connection: Any
 
     def execute(self, statement: Any, values: Any = None) -> Iterable[Any]:
-        """Run one statement and return its rows."""
+        """Run one statement and return its rows. Raises ``StoreError`` once the transaction is over."""
 
 
 class OpenTransaction(Transaction, Protocol):
@@ -351,8 +351,12 @@ class Session(Protocol):
     def begin(self, holder: str) -> OpenTransaction:
         """Begin a transaction that may write. ``holder`` names who does, for messages about long ones."""
 
-    def lost(self, error: BaseException) -> str | None:
-        """Say which outage an error of the driver means; None if it is an error of the statement."""
+    def lost(self, error: BaseException, tx: OpenTransaction | None = None) -> str | None:
+        """Say which outage an error of the driver means; None if it is an error of the statement.
+
+        ``tx`` is the transaction in which a handler raised it, open or rolled back: what a handler met elsewhere, with
+        the same driver, is no outage of the store.
+        """
 
     def close(self) -> None:
         """Disconnect. Never raises; twice is harmless."""

@@ -291,7 +291,7 @@ class Grouped(_OfOneProcess):
             self._failpoint(COMMITTED)
         except BaseException as error:
             self._leave_if_forked()
-            failure = error if isinstance(error, _OneByOne) else self._outage_or(error, _OneByOne())
+            failure = error if isinstance(error, _OneByOne) else self._outage_or(error, tx, _OneByOne())
             if handled and new and isinstance(failure, _OneByOne) and not tx.current():
                 self._claimed = [ids[handled - 1], *sorted(new)]
             tx.rollback()
@@ -337,7 +337,7 @@ class Grouped(_OfOneProcess):
         except BaseException as raised:  # noqa: BLE001 -- SystemExit of a handler must not end the lane
             self._leave_if_forked()
             tx.rollback()
-            reason = self._session.lost(raised)
+            reason = self._session.lost(raised, tx)
             if reason is not None:
                 return Settled(Unhandled(outage=reason), [delivery])
             return Settled(Retry(), [delivery], describe_failure(raised))
@@ -375,11 +375,11 @@ class Grouped(_OfOneProcess):
         checked_outcome, error = checked(outcome, item.bound)
         return Settled(checked_outcome, [item.delivery], error)
 
-    def _outage_or(self, error: BaseException, otherwise: Exception) -> Exception:
+    def _outage_or(self, error: BaseException, tx: OpenTransaction, otherwise: Exception) -> Exception:
         """Tell the store's own outage from everything else, which is for the messages one by one to tell."""
         if isinstance(error, ConnectionLost) and error.system == self._session.system:
             return error
-        away = self._session.lost(error)
+        away = self._session.lost(error, tx)
         if away is not None:
             return ConnectionLost(self._session.system, self._session.address, away)
         return otherwise

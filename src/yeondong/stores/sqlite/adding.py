@@ -21,6 +21,8 @@ def connection_in(tx: Any, path: str) -> sqlite3.Connection:
     connection: sqlite3.Connection
     match tx:
         case SqliteTransaction():
+            if tx.ended:
+                raise NotInTransaction("the transaction is over; add within the handler that it was given to")
             connection = tx.connection
         case sqlite3.Connection():
             connection = tx

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from yeondong.connections.sqlite import lost
+import sqlite3
+from typing import Final
+
+from yeondong.connections.sqlite import lost, primary_code
 from yeondong.core.clock import Clock
-from yeondong.core.store import Failures, Flows, Held, Inbox, Leases, OutboxRows, Positions, Suspects
+from yeondong.core.store import (
+    Failures,
+    Flows,
+    Held,
+    Inbox,
+    Leases,
+    OpenTransaction,
+    OutboxRows,
+    Positions,
+    Suspects,
+)
 from yeondong.stores.sqlite.failures import SqliteFailures
 from yeondong.stores.sqlite.flows import SqliteFlows, SqliteSuspects
 from yeondong.stores.sqlite.held import SqliteHeld
@@ -13,6 +26,9 @@ from yeondong.stores.sqlite.leases import SqliteLeases, SqlitePositions
 from yeondong.stores.sqlite.link import Link
 from yeondong.stores.sqlite.outbox import SqliteOutbox
 from yeondong.stores.sqlite.transaction import SqliteTransaction
+
+# Every file on a full or failing disk has these, whoever met them first.
+DISK: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 
 
 class SqliteSession:
@@ -35,8 +51,12 @@ class SqliteSession:
     def begin(self, holder: str) -> SqliteTransaction:
         return SqliteTransaction(self._link, holder)
 
-    def lost(self, error: BaseException) -> str | None:
-        return lost(error)
+    def lost(self, error: BaseException, tx: OpenTransaction | None = None) -> str | None:
+        reason = lost(error)
+        if reason is None or not isinstance(tx, SqliteTransaction) or tx.cut_short():
+            return reason
+        # Our transaction is well and has the lock: what is locked, or cannot be opened, is another file or connection.
+        return reason if primary_code(error) in DISK else None
 
     def close(self) -> None:
         self._link.close()

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import Executable
 
-from yeondong.connections.sqlite import COMMIT, ROLLBACK, lost, refusal
+from yeondong.connections.sqlite import COMMIT, ROLLBACK, lost, primary_code, refusal
 from yeondong.errors import StoreError
 from yeondong.stores.sqlite.link import Link
 
@@ -37,6 +37,8 @@ class SqliteTransaction:
         self._file.acquire(holder)
         self._ended = False
         self._broken = False
+        self._away: Exception | None = None
+        self._cut_short = False
         try:
             self._file.begin(self._connection)
             self._connection.execute(MARK)
@@ -47,7 +49,21 @@ class SqliteTransaction:
             self._file.raise_outage(error)
             raise
 
+    @property
+    def ended(self) -> bool:
+        """Whether it was committed or rolled back."""
+        return self._ended
+
+    def cut_short(self) -> bool:
+        """Whether SQLite broke it off, as it does where it can no longer write to the file; also told afterwards."""
+        return self._broken or self._cut_short or not (self._ended or self._connection.in_transaction)
+
     def execute(self, statement: Any, values: Any = None) -> Iterable[Any]:
+        # It would go into the next handler's transaction, or be committed at once.
+        if self._ended or not self._connection.in_transaction:
+            raise self._away or StoreError(
+                "the transaction is over: use it only within the handler, and not after a statement has rolled it back"
+            )
         try:
             if isinstance(statement, Executable):
                 return self._execute_alchemy(statement, values)
@@ -60,9 +76,14 @@ class SqliteTransaction:
             refused = refusal(error)
             if refused is not None:
                 raise refused from error
-            self._broken = self._broken or lost(error) is not None
-            self._file.raise_outage(error)
-            raise
+            # Our own open cursor locks a table against our own statement, and for nobody else.
+            if primary_code(error) == sqlite3.SQLITE_LOCKED and self._connection.in_transaction:
+                raise
+            translated = self._file.translated(error)
+            if translated is error:
+                raise
+            self._broken, self._away = True, translated
+            raise translated from error
 
     def current(self) -> bool:
         try:
@@ -99,6 +120,8 @@ class SqliteTransaction:
         try:
             if self._connection.in_transaction:
                 self._connection.execute(ROLLBACK)
+            else:
+                self._cut_short = True
         except sqlite3.Error:
             self._broken = True
         self._end()

@@ -206,10 +206,29 @@ class TransactionSuite:
         tx = effects.session.begin("test")
         with pytest.raises(Exception, match=r"no_such_table") as raised:
             tx.execute("SELECT 1 FROM no_such_table")
+        assert effects.session.lost(raised.value, tx) is None
         tx.rollback()
 
+        assert effects.session.lost(raised.value, tx) is None
         assert effects.session.lost(raised.value) is None
-        assert effects.session.lost(ValueError("theirs")) is None
+        assert effects.session.lost(ValueError("theirs"), tx) is None
+
+    @pytest.mark.parametrize("end", ["commit", "rollback"])
+    def test_a_transaction_that_is_over_takes_no_more(self, effects: Scene, end: str) -> None:
+        tx = effects.session.begin("test")
+        getattr(tx, end)()
+        with pytest.raises(StoreError, match="over"):
+            tx.execute(INSERT, {"id": 1, "name": "late"})
+        with pytest.raises(TransactionError, match="over"):
+            effects.store.add(tx, [message("late")])
+        with effects.committed():  # also while the next one is open on the same connection
+            with pytest.raises(StoreError, match="over"):
+                tx.execute(sqlalchemy.insert(EFFECTS), {"id": 1, "name": "late"})
+            with pytest.raises(TransactionError, match="over"):
+                effects.store.add(tx, [message("late")])
+
+        assert self.names(effects) == []
+        assert effects.waiting() == []
 
     def test_two_transactions_may_be_open_at_once(self, scene: Scene) -> None:
         scene.needs(not scene.traits.one_writer, "one writer at a time")
