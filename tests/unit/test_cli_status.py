@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -126,6 +130,35 @@ def test_a_worker_is_alive_by_its_own_settings(standing: Standing) -> None:
     standing.reports = [worker(age=60, silent_seconds=90.0)]
 
     assert standing.look().exit == Exit.OK
+
+
+def test_a_silent_worker_whose_process_runs_is_not_called_dead(standing: Standing) -> None:
+    standing.reports = [replace(worker(age=60), host=socket.gethostname(), pid=os.getpid())]
+
+    said = f"worker w1 (pid {os.getpid()}) is alive and has not written for 60 s: the store may be locked or full"
+    assert standing.look().findings == [Finding(said, Exit.UNUSABLE)]
+
+
+@pytest.mark.parametrize(
+    "values", [{"host": "another"}, {"age_seconds": 301.0}, {"pid": 2**22 + 1}], ids=["host", "long ago", "process"]
+)
+def test_without_a_process_here_that_wrote_lately_there_is_no_worker(
+    standing: Standing, values: dict[str, Any]
+) -> None:
+    here = replace(worker(age=60), host=socket.gethostname(), pid=os.getpid())
+    standing.reports = [replace(here, **values)]
+
+    assert standing.look().exit == Exit.NO_WORKER
+
+
+def test_a_process_that_has_ended_and_was_not_waited_for_is_no_worker(standing: Standing) -> None:
+    child = os.posix_spawn(sys.executable, [sys.executable, "-c", ""], os.environ)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    standing.reports = [replace(worker(age=60), host=socket.gethostname(), pid=child)]
+    try:
+        assert standing.look().exit == (Exit.NO_WORKER if Path("/proc/self/stat").exists() else Exit.UNUSABLE)
+    finally:
+        os.waitpid(child, 0)
 
 
 def test_workers_of_other_apps_do_not_count(standing: Standing) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
@@ -19,6 +23,7 @@ from yeondong.errors import ConnectionLost, StoreError
 
 NO_WORKER: Final = "no worker"
 PAUSING: Final = "pausing"
+SILENT_SECONDS: Final = 300  # whose last sign is no older may still be at work, unable to write
 LONG_SECONDS: Final = 60  # with its handler for longer, a message needs a person
 # What a broker says when its log has no room, and mostly which group has not read it.
 _FULL_LOG: Final = re.compile(r"\bfull: (?:.*\bgroup '(?P<group>[^']+)' of channel '(?P<channel>[^']+)')?.*")
@@ -248,6 +253,15 @@ def _at_rest(reason: str, reports: Sequence[FlowReport]) -> bool:
 
 def _about_workers(chosen: Chosen, workers: Sequence[WorkerStatus], flows: Sequence[FlowStatus]) -> Iterator[Finding]:
     if not any(worker.alive for worker in workers):
+        silent = [worker for worker in workers if worker.seen_seconds <= SILENT_SECONDS and _runs_here(worker)]
+        for worker in silent:
+            yield Finding(
+                f"worker {worker.worker} (pid {worker.pid}) is alive and has not written for "
+                f"{span(worker.seen_seconds)}: the store may be locked or full",
+                Exit.UNUSABLE,
+            )
+        if silent:
+            return
         last = min((worker.seen_seconds for worker in workers), default=None)
         seen = "none was seen within the last day" if last is None else f"the last one was seen {span(last)} ago"
         yield Finding(f"NO worker of {chosen.app.name} is alive: {seen}", Exit.NO_WORKER, chosen.command("run"))
@@ -256,6 +270,23 @@ def _about_workers(chosen: Chosen, workers: Sequence[WorkerStatus], flows: Seque
         if not flow.workers:
             start = chosen.command("relay" if flow.flow == RELAY else "run")
             yield Finding(f"no live worker has {flow.flow}", Exit.NO_WORKER, start)
+
+
+def _runs_here(worker: WorkerStatus) -> bool:
+    """Whether the worker's process runs on this machine. One that has ended and waits for its parent does not."""
+    if sys.platform == "win32" or worker.host != socket.gethostname():
+        return False  # on Windows this question would end the process
+    try:
+        os.kill(worker.pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    try:
+        told = Path(f"/proc/{worker.pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    return told.rpartition(")")[2].split()[:1] != ["Z"]
 
 
 def _about_flow(chosen: Chosen, flow: FlowStatus, old_seconds: float) -> Iterator[Finding]:
