@@ -360,7 +360,7 @@ class SimFlows:
     def ask_replay(self, flow: str, start: str) -> None:
         raise NotImplementedError
 
-    def replayed(self, flow: str) -> int:
+    def replayed(self, flow: str, start: str) -> int:
         raise NotImplementedError
 
     def opened(self, flow: str, owner: str) -> bool:

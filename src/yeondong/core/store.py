@@ -262,11 +262,11 @@ class Flows(Protocol):
     def ask_replay(self, flow: str, start: str) -> None:
         """Ask the worker of the flow to replay: ``start``, or a time in ISO 8601 with an offset."""
 
-    def replayed(self, flow: str) -> int:
-        """Note that the request was carried out; return the new generation."""
+    def replayed(self, flow: str, start: str) -> int:
+        """Note that the request for this start was carried out; return the new generation. A later request stays."""
 
-    def withdraw_replay(self, flow: str) -> None:
-        """Drop a request that cannot be carried out."""
+    def withdraw_replay(self, flow: str, start: str) -> None:
+        """Drop the request for this start, which cannot be carried out. A later request stays."""
 
     def opened(self, flow: str, owner: str) -> bool:
         """Note that ``owner`` opened the flow; return whether the last owner's end was unclean."""

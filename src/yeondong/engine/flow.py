@@ -189,7 +189,7 @@ class Flow:
         self._look_at = 0.0
         if self.plan.rewind is None:
             log.error("flow.cannot_replay flow=%r reason='its source keeps nothing to go back to'", self.name)
-            self._session.flows.withdraw_replay(self.name)
+            self._session.flows.withdraw_replay(self.name, start)
             return
         # Opened once, so that an older owner's lease no longer counts at the source: it could move forward again.
         self._at_source(self._source.open, self._fence, self._revoked)
@@ -198,14 +198,14 @@ class Flow:
             repeated = self.plan.rewind(start)
         except (UnknownName, DeclarationError) as error:
             log.error("flow.cannot_replay flow=%r reason=%r", self.name, str(error))  # noqa: TRY400 -- no fault of ours
-            self._session.flows.withdraw_replay(self.name)
+            self._session.flows.withdraw_replay(self.name, start)
             return
         if repeated == 0:
             # A new generation would forget, for nothing, what was handled already.
             log.info("flow.nothing_to_replay flow=%r start=%r", self.name, start)
-            self._session.flows.withdraw_replay(self.name)
+            self._session.flows.withdraw_replay(self.name, start)
             return
-        self._session.flows.replayed(self.name)
+        self._session.flows.replayed(self.name, start)
         self._orphans.clear()
         log.info("flow.replayed flow=%r start=%r messages=%d", self.name, start, repeated)
 

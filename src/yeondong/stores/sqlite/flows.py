@@ -43,11 +43,11 @@ ON CONFLICT (flow) DO UPDATE SET replay = excluded.replay
 
 REPLAYED = """
 INSERT INTO yeondong_flows (flow, generation) VALUES (:flow, 1)
-ON CONFLICT (flow) DO UPDATE SET replay = NULL, generation = generation + 1
+ON CONFLICT (flow) DO UPDATE SET replay = nullif(replay, :start), generation = generation + 1
 RETURNING generation
 """
 
-WITHDRAW = "UPDATE yeondong_flows SET replay = NULL WHERE flow = :flow"
+WITHDRAW = "UPDATE yeondong_flows SET replay = NULL WHERE flow = :flow AND replay = :start"
 
 # An owner that opens again (after an outage) has not ended at all.
 UNCLEAN = "SELECT 1 FROM yeondong_openings WHERE flow = :flow AND owner <> :owner AND closed_at IS NULL"
@@ -114,14 +114,14 @@ class SqliteFlows:
     def ask_replay(self, flow: str, start: str) -> None:
         self._write(ASK_REPLAY, flow=flow, start=start)
 
-    def replayed(self, flow: str) -> int:
+    def replayed(self, flow: str, start: str) -> int:
         # After a power cut the old generation would call everything a repeat that the replay had handled anew.
         with self._link.writing(f"flow {flow}", durable=True) as connection:
-            generation: int = connection.execute(REPLAYED, {"flow": flow}).fetchone()[0]
+            generation: int = connection.execute(REPLAYED, {"flow": flow, "start": start}).fetchone()[0]
         return generation
 
-    def withdraw_replay(self, flow: str) -> None:
-        self._write(WITHDRAW, flow=flow)
+    def withdraw_replay(self, flow: str, start: str) -> None:
+        self._write(WITHDRAW, flow=flow, start=start)
 
     def opened(self, flow: str, owner: str) -> bool:
         with self._link.writing(f"flow {flow}") as connection:

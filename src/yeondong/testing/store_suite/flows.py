@@ -41,18 +41,28 @@ class FlowSuite:
         flows.ask_replay(FLOW, "start")
         assert scene.rival.flows.control(FLOW) == Control(replay="start")
 
-        assert flows.replayed(FLOW) == 1
+        assert flows.replayed(FLOW, "start") == 1
         assert scene.rival.flows.control(FLOW) == Control(generation=1)
         flows.ask_replay(FLOW, "2026-02-03T04:05:06+00:00")
-        assert flows.replayed(FLOW) == 2
-        assert flows.replayed("another") == 1
+        assert flows.replayed(FLOW, "2026-02-03T04:05:06+00:00") == 2
+        assert flows.replayed("another", "start") == 1
         assert scene.rival.flows.control(FLOW) == Control(generation=2)
+
+    def test_a_replay_that_is_asked_for_meanwhile_is_still_to_be_carried_out(self, scene: Scene) -> None:
+        flows = scene.session.flows
+        flows.ask_replay(FLOW, "2026-02-03T04:05:06+00:00")
+        scene.rival.flows.ask_replay(FLOW, "start")
+
+        assert flows.replayed(FLOW, "2026-02-03T04:05:06+00:00") == 1
+        assert flows.control(FLOW) == Control(replay="start", generation=1)
 
     def test_a_replay_that_cannot_be_carried_out_is_withdrawn(self, scene: Scene) -> None:
         flows = scene.session.flows
         flows.ask_replay(FLOW, "start")
-        flows.withdraw_replay(FLOW)
-        flows.withdraw_replay("another")
+        flows.withdraw_replay(FLOW, "2026-02-03T04:05:06+00:00")
+        assert flows.control(FLOW) == Control(replay="start")
+        flows.withdraw_replay(FLOW, "start")
+        flows.withdraw_replay("another", "start")
 
         assert scene.rival.flows.control(FLOW) == Control()
 
