@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -15,11 +16,13 @@ from yeondong import Event, Yeondong
 from yeondong.cli.deciding import Verb, _consequences
 from yeondong.cli.editing import _difference, _new_content
 from yeondong.cli.failures import _lines, as_fields
+from yeondong.cli.loading import Chosen
 from yeondong.cli.payloads import compact, decoding_flaw, pretty, with_fields
-from yeondong.cli.selecting import Asked, sum_behind
+from yeondong.cli.selecting import Asked, refuse_unknown_flow, sum_behind
 from yeondong.cli.wording import NoTime
 from yeondong.core.message import Kind, Message
 from yeondong.core.store import Failure, FailureFilter
+from yeondong.errors import UnknownName
 
 NOW = datetime(2026, 1, 31, 3, 0, tzinfo=UTC)
 NOTHING_ASKED: dict[str, Any] = {
@@ -59,6 +62,21 @@ def test_messages_behind_two_failures_of_one_key_count_once() -> None:
     found = [failure("h1", "7", 3), failure("h2", "7", 2), failure("h3", "8", 1), failure("h4", "7", 4, flow="other")]
 
     assert sum_behind(found) == 3 + 1 + 4
+
+
+def test_a_flow_that_nobody_knows_is_told_with_those_that_are_known() -> None:
+    app = Yeondong("shop")
+    app.subscribe(OrderPlaced, group="search")(handle)
+    counts = {"orders/old": 1}
+    session: Any = SimpleNamespace(
+        flows=SimpleNamespace(workers=list),
+        failures=SimpleNamespace(count=lambda which: counts.get(which.flow, 0)),
+    )
+
+    for flow in (None, "orders/search", "orders/old"):
+        refuse_unknown_flow(Chosen(app, "shop"), session, FailureFilter(flow=flow))
+    with pytest.raises(UnknownName, match="no flow named 'orders/saerch'; known: orders/search"):
+        refuse_unknown_flow(Chosen(app, "shop"), session, FailureFilter(flow="orders/saerch"))
 
 
 # --- what would happen ------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from yeondong.cli.exits import Exit
 from yeondong.cli.loading import Chosen, open_session
 from yeondong.cli.observed import is_alive
 from yeondong.cli.printing import agreed, note, say
-from yeondong.cli.selecting import Asked, filter_options, missing, sum_behind
+from yeondong.cli.selecting import Asked, filter_options, missing, refuse_unknown_flow, sum_behind
 from yeondong.cli.wording import counted, plain
 from yeondong.core.store import RELAY, Failure, Session
 
@@ -71,6 +71,7 @@ def _decide(chosen: Chosen, verb: Verb, asked: Asked, limit: int, by: str, *, ye
     which = asked.filter()
     session = open_session(chosen)
     try:
+        refuse_unknown_flow(chosen, session, which)
         gone = missing(session, which)
         for id in gone:
             note(plain(f"{id} is no failure, or no more ({chosen.command('failures show', id)})"))

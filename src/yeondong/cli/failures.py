@@ -16,7 +16,7 @@ from yeondong.cli.exits import Exit
 from yeondong.cli.loading import Chosen, open_session
 from yeondong.cli.payloads import pretty
 from yeondong.cli.printing import print_json, say
-from yeondong.cli.selecting import Asked, filter_options
+from yeondong.cli.selecting import Asked, filter_options, refuse_unknown_flow
 from yeondong.cli.wording import counted, moment, one_line, plain, seconds_since, span
 from yeondong.core.store import Failure, FailureFilter
 
@@ -54,6 +54,7 @@ def list_(chosen: Chosen, *, limit: int, as_json: bool, every: bool, **given: An
     which = asked(given, every=every or not any(given.values())).filter()
     session = open_session(chosen)
     try:
+        refuse_unknown_flow(chosen, session, which)
         total = session.failures.count(which)
         found = session.failures.find(which, limit)
     finally:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import click
 
 from yeondong.cli.command import F
+from yeondong.cli.loading import Chosen
+from yeondong.cli.observed import flow_names, is_alive
 from yeondong.cli.wording import parse_time
 from yeondong.core.store import Failure, FailureFilter, Session
+from yeondong.errors import UnknownName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,15 @@ def sum_behind(failures: Sequence[Failure]) -> int:
         key = (failure.flow, failure.message.channel, failure.message.key)
         behind[key] = max(behind.get(key, 0), failure.behind)
     return sum(behind.values())
+
+
+def refuse_unknown_flow(chosen: Chosen, session: Session, which: FailureFilter) -> None:
+    """Raise ``UnknownName`` for a flow that the app does not have, unless failures of it are left."""
+    if which.flow is None:
+        return
+    known = flow_names(chosen.app, [r for r in session.flows.workers() if r.app == chosen.app.name and is_alive(r)])
+    if which.flow not in known and not session.failures.count(FailureFilter(flow=which.flow)):
+        raise UnknownName("flow", which.flow, known)
 
 
 def missing(session: Session, which: FailureFilter) -> list[str]:
