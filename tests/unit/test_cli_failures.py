@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from yeondong import Event, Yeondong
-from yeondong.cli.deciding import Verb, _consequences
+from yeondong.cli.deciding import Verb, _consequences, _in_vain
 from yeondong.cli.editing import _difference, _new_content
 from yeondong.cli.failures import _lines, as_fields
 from yeondong.cli.loading import Chosen
@@ -101,6 +101,19 @@ def test_a_dry_run_of_retry_warns_of_what_has_been_overtaken() -> None:
     assert both[2].endswith(": h1, h2")
     assert "out of order" not in "".join(_consequences("discard", found, 3, []))
     assert "out of order" not in "".join(_consequences("retry", [failure()], 1, []))
+
+
+def test_a_retry_that_may_be_in_vain_is_warned_of() -> None:
+    app = Yeondong("shop")
+    app.subscribe(OrderPlaced, group="search")(handle)
+    ended = failure("h1", error="the process ended 3 times while this message was being handled")
+    gone = msgspec.structs.replace(failure("h2").message, type="OrderGone")
+    unknown = msgspec.structs.replace(failure("h2"), message=gone)
+
+    assert list(_in_vain(app, [ended, unknown, failure("h3"), failure("h4", flow="outbox")])) == [
+        "h1: its worker's process ended while it was handled; it may end its worker again",
+        "orders/search has no handler for OrderGone in this app: with a worker of this version it fails again",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import click
 
+from yeondong.app import Yeondong
 from yeondong.cli.command import AppCommand, by_option, yes_option
 from yeondong.cli.exits import Exit
 from yeondong.cli.loading import Chosen, open_session
@@ -20,6 +22,7 @@ from yeondong.core.store import RELAY, Failure, Session
 Verb: TypeAlias = Literal["retry", "discard"]
 
 LISTED = 10
+_ENDED = re.compile(r"the process ended \d+ times? while this message was being handled")
 RETRY_EXAMPLES = """
 yeondong failures retry shop.app h12                       (a dry run)
 yeondong failures retry shop.app h12 h13 --yes
@@ -80,7 +83,8 @@ def _decide(chosen: Chosen, verb: Verb, asked: Asked, limit: int, by: str, *, ye
             say("no failure matches: nothing to do")
             return Exit.ATTENTION if gone else Exit.OK
         idle = _without_worker(chosen, session, verb, found)
-        for line in _consequences(verb, found, session.failures.count(which), () if yes else idle):
+        warnings = list(_in_vain(chosen.app, found)) if verb == "retry" else []
+        for line in _consequences(verb, found, session.failures.count(which), [*warnings, *(() if yes else idle)]):
             say(plain(line))
         if agreed(yes, f"{verb.capitalize()} {counted(len(found), 'failure')}?"):
             act: Callable[[Sequence[str], str], int] = getattr(session.failures, verb)
@@ -129,6 +133,17 @@ def _out_of_order(found: Sequence[Failure]) -> Iterator[str]:
         names = ", ".join(failure.id for failure in late[:LISTED]) + (", …" if len(late) > LISTED else "")
         key = "its key has" if len(late) == 1 else "their keys have"
         yield f"out of order: {key} gone on, so that later messages may have been handled before: {names}"
+
+
+def _in_vain(app: Yeondong, found: Sequence[Failure]) -> Iterator[str]:
+    """Warn of what may end its worker again, and of what this app's code has no handler for."""
+    for failure in found:
+        if _ENDED.search(failure.error):
+            yield f"{failure.id}: its worker's process ended while it was handled; it may end its worker again"
+    for flow, type_ in sorted({(failure.flow, failure.message.type) for failure in found}):
+        subscription = app.subscriptions.get(flow)
+        if subscription is not None and type_ not in subscription.handlers:
+            yield f"{flow} has no handler for {type_} in this app: with a worker of this version it fails again"
 
 
 def _without_worker(chosen: Chosen, session: Session, verb: Verb, found: Sequence[Failure]) -> list[str]:
