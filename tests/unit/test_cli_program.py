@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import logging
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
+from yeondong import Yeondong
+from yeondong.cli import command as command_module
 from yeondong.cli import program as module
 from yeondong.cli.command import AppCommand, Command
 from yeondong.cli.exits import MEANINGS, Exit, exit_of
+from yeondong.cli.loading import Chosen
 from yeondong.cli.program import program, run_program
 from yeondong.cli.run import configure_logging
 from yeondong.errors import AppNotFound, ConnectionLost, DeclarationError, NotADatabase, SettingsError
@@ -84,6 +88,28 @@ def test_debug_shows_the_traceback(failing: None, capsys: pytest.CaptureFixture[
     assert run_program(["fail", "--debug"]) == Exit.BUG
     assert run_program(["--debug", "fail"]) == Exit.BUG
     assert capsys.readouterr().err.count("Traceback (most recent call last)") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("no such column: h.until", Exit.UNUSABLE, "(no such column: h.until): run yeondong db check shop.app"),
+        ("no such table: held", Exit.UNUSABLE, "(no such table: held): run yeondong db check shop.app"),
+        ("near x: syntax error", Exit.BUG, "OperationalError: near x: syntax error"),
+    ],
+)
+def test_tables_of_another_version_hint_at_their_check(
+    text: str, code: Exit, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command(cls=AppCommand)
+    def fail(chosen: Chosen) -> None:
+        raise sqlite3.OperationalError(text)
+
+    monkeypatch.setattr(command_module, "choose", lambda spelled: Chosen(Yeondong("shop"), spelled))
+    monkeypatch.setitem(module.program.commands, "fail", fail)
+
+    assert run_program(["fail", "shop.app"]) == code
+    assert says in capsys.readouterr().err
 
 
 def test_help_and_version_are_no_errors(capsys: pytest.CaptureFixture[str]) -> None:

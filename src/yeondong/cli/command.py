@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import click
 
 from yeondong.cli.exits import MEANINGS, Exit
 from yeondong.cli.loading import Chosen, choose
+from yeondong.errors import SchemaMismatch
 
 APP_VARIABLE = "YEONDONG_APP"
 
@@ -63,6 +65,20 @@ class AppCommand(Command):
         if default and not self._names_app(ctx, args):
             args = [default, *args]
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            cause = getattr(error, "orig", None) or error
+            chosen = ctx.params.get("chosen")
+            if not isinstance(cause, sqlite3.OperationalError) or not isinstance(chosen, Chosen):
+                raise
+            if not str(cause).startswith(("no such column", "no such table")):
+                raise
+            raise SchemaMismatch(
+                f"the tables are not those of this version ({cause}): run {chosen.command('db check')}"
+            ) from error
 
     def _names_app(self, ctx: click.Context, args: Sequence[str]) -> bool:
         words = self._words(ctx, args)
