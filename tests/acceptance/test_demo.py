@@ -15,8 +15,8 @@ import pytest
 from examples.shop.checker import Least, judge
 
 ROOT = Path(__file__).parent.parent.parent
-SHORT = ("--orders", "60", "--kills", "1", "--outage", "1", "--deadline", "60")
-LEAST = Least(orders=60, kills=1)
+SHORT = ("--orders", "120", "--kills", "2", "--outage", "1", "--deadline", "80")
+LEAST = Least(orders=120, kills=2)
 
 
 def run_demo(folder: Path, *options: str, **environment: str) -> tuple[int, str]:

@@ -95,7 +95,9 @@ class Flow:
         self._waits = Waits()
         self._orphans = Orphans(4 * plan.limits.in_flight)
         self._holding = Holding(plan.name, held, most=plan.limits.held, clock=self._clock, failpoint=self._failpoint)
-        self._suspicion = Suspicion(plan.name, session.suspects, self._clock, self._failpoint)
+        self._suspicion = Suspicion(
+            plan.name, session.suspects, self._clock, self._failpoint, surroundings.turn
+        )
         self._watch = Watch(plan.name, self._clock)
         self._standing = Standing(plan.name, self._clock, self._random)
         in_flight = plan.limits.in_flight
@@ -308,16 +310,21 @@ class Flow:
     def _fill_gaps(self) -> bool:
         """Hand out what something finished waits behind, so that a clean end repeats nothing; False if nothing."""
         gaps = self._loans.gaps()
-        if not gaps or self._must_stop() or self._suspicion.active:
+        if not gaps or self._must_stop():
             return False
         self._halt.everything = False
         for slot in self._slots:
+            if self._suspicion and self._slots.busy():
+                break
             rest = deque(d for d in slot.backlog if (d.partition, d.receipt) not in gaps)
             slot.backlog = deque(d for d in slot.backlog if (d.partition, d.receipt) in gaps)
             free = self._free(slot)
             slot.backlog = rest
             if self._must_stop():
                 slot.backlog.extendleft(reversed(free))
+            elif self._suspicion and free:
+                slot.backlog.extendleft(reversed(free[1:]))
+                self._try_suspect(slot, free[0])
             else:
                 slot.give(free)
         self._halt.everything = self._must_stop() or not self._slots.busy()
@@ -500,10 +507,11 @@ class Flow:
         self._suspicion.end_if_over(idle=not (deliveries or self._loans.count or self._holding.out))
 
     def _seconds_to_wait(self) -> float:
-        if self._slots.results or self._slots.waiting():
+        # Under suspicion one lane works at a time: what waits for the others is no reason to turn without a pause.
+        if self._slots.results or (self._slots.waiting() and not self._suspicion):
             return 0.0
         now = self._clock.elapsed()
-        until = now + (BUSY_SECONDS if self._loans.count else IDLE_SECONDS)
+        until = now + (BUSY_SECONDS if self._loans.count or self._suspicion else IDLE_SECONDS)
         due = self._waits.next_due()
         until = min(until, self._holding.look_at, until if due is None else due)
         return max(0.0, until - now)
@@ -604,8 +612,9 @@ class Flow:
         if attempt > self.plan.attempts:
             self._suspicion.ended([delivery], tried=True)
             self._fail(current, f"the process ended {attempt - 1} times while this message was being handled")
-        else:
-            slot.backlog.appendleft(current)
+            return
+        slot.backlog.appendleft(current)
+        if self._suspicion.may_try(current, self.plan.attempts):
             self._suspicion.write(current)
             slot.give([slot.backlog.popleft()])
 
