@@ -596,3 +596,55 @@ def test_a_forked_process_has_connections_of_its_own(scene: Scene, path: Path) -
     assert ids(scene.drain(source, 2)) == ["child", "parent"]
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]
     assert nothing_comes(source)
+
+
+def backup(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target, timeout=20)) as other:
+        one.backup(other)
+
+
+def test_a_file_that_was_restored_under_a_group_ends_its_opening(path: Path, tmp_path: Path, scene: Scene) -> None:
+    scene.register()
+    scene.send(messages(10))
+    source = scene.opened()
+    lent = scene.drain(source, 10)
+    source.settle(lent[:4])
+    backup(path, tmp_path / "older.db")
+    source.settle(lent[4:])
+    backup(tmp_path / "older.db", path)
+
+    with pytest.raises(ConnectionLost, match=r"position went back from 10 to 4: an older state of the file"):
+        source.receive(10, 0)
+    scene.send([message("newer")])
+    assert ids(scene.drain(scene.opened(), 7))[-1] == "newer"
+
+
+def test_a_log_that_ends_before_what_was_read_ends_the_opening(path: Path, tmp_path: Path, scene: Scene) -> None:
+    scene.register()
+    scene.send(messages(4))
+    source = scene.opened()
+    source.settle(scene.drain(source, 4))
+    backup(path, tmp_path / "older.db")
+    scene.send([message("lost")])
+    assert ids(scene.drain(source, 1)) == ["lost"]
+    backup(tmp_path / "older.db", path)
+
+    with pytest.raises(ConnectionLost, match="the log ends at 4, and was read up to 5"):
+        source.receive(10, 0)
+    scene.send([message("new")])
+    assert ids(scene.drain(scene.opened(), 1)) == ["new"]
+
+
+def test_a_position_that_went_back_is_not_moved_forward(path: Path, tmp_path: Path, scene: Scene) -> None:
+    scene.register()
+    scene.send(messages(10))
+    source = scene.opened()
+    lent = scene.drain(source, 10)
+    source.settle(lent[:4])
+    backup(path, tmp_path / "older.db")
+    source.settle(lent[4:8])
+    backup(tmp_path / "older.db", path)
+
+    with pytest.raises(ConnectionLost, match="position went back from 8 to 4"):
+        source.settle(lent[8:])
+    assert scene.progress().waiting == 6

@@ -38,6 +38,7 @@ class Table:
     away: bool = False
     during_look: Callable[[], None] | None = None
 
+    system = "store"
     address = "memory"
 
     def insert(self, count: int, state: str = "WAITING") -> None:
@@ -369,6 +370,40 @@ def test_the_position_is_saved_once_for_a_batch_and_never_goes_back(table: Table
 
     assert table.positions_saved == {"outbox": "3"}
     assert set(table.states.values()) == {"WAITING"}
+
+
+def test_a_position_that_went_back_ends_the_opening(table: Table) -> None:
+    source = by_position(table)
+    table.insert(4)
+    source.settle(source.receive(2, 0))
+    older, rows = dict(table.positions_saved), dict(table.states)
+    source.settle(source.receive(2, 0))
+    table.positions_saved, table.states = older, rows
+
+    with pytest.raises(ConnectionLost, match=r"position 'outbox' went back from 4 to 2: an older state .* restored"):
+        source.receive(10, 0)
+    source.open(FENCE, ignore)
+    assert ids(source.receive(10, 0)) == [3, 4]
+    table.positions_saved = {}
+    with pytest.raises(ConnectionLost, match="restored"):
+        source.settle([delivery(3)])
+
+
+def test_rows_on_loan_that_are_no_longer_there_end_the_opening(table: Table) -> None:
+    source = by_position(table)
+    table.insert(2)
+    rows = dict(table.states)
+    source.settle(source.receive(2, 0))
+    table.insert(2)
+    source.receive(2, 0)
+    assert ids(source.receive(2, 0)) == []
+    table.states = rows
+
+    with pytest.raises(ConnectionLost, match=r"row 4, .* gone: an older state of the database was restored"):
+        source.receive(10, 0)
+    source.open(FENCE, ignore)
+    table.insert(1)
+    assert ids(source.receive(10, 0)) == [3]
 
 
 def test_a_fresh_table_is_read_from_its_start(table: Table) -> None:

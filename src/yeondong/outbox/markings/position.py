@@ -5,13 +5,14 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Final
+from typing import Final, NoReturn
 
 from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
 from yeondong.core.source import Lag
-from yeondong.core.store import Store
+from yeondong.core.store import Session, Store
 from yeondong.core.traits import Order, Partitions, Settles, Traits
+from yeondong.errors import ConnectionLost
 from yeondong.outbox.markings.doorbell import Doorbell
 from yeondong.outbox.markings.opening import Opening, opening
 
@@ -32,6 +33,7 @@ class PositionSource:
         self._name = name
         self._doorbell = Doorbell()
         self._opening: Opening | None = None
+        self._saved: int | None = None  # the position in the store, as far as this opening knows
         self._settled = 0
         self._lent = 0  # the highest id that this opening has lent
         self._on_loan: set[int] = set()
@@ -42,6 +44,7 @@ class PositionSource:
         opened = opening(self._store, fence, self._doorbell.committed)
         try:
             saved = opened.session.positions.load(self._name)
+            self._saved = None if saved is None else int(saved)
             # A table that was marked by status so far: rows that were sent above the first unsent one are repeated.
             self._settled = self._lent = opened.session.outbox.unsent() if saved is None else int(saved)
         except BaseException:
@@ -56,8 +59,9 @@ class PositionSource:
             found: Sequence[Delivery] = self._returned[:limit]
             del self._returned[:limit]
         else:
-            outbox = self._opened().outbox
-            found = self._doorbell.wait_for(lambda: outbox.following(self._lent, limit), wait_seconds)
+            opened = self._opened()
+            found = self._doorbell.wait_for(lambda: opened.outbox.following(self._lent, limit), wait_seconds)
+            self._refuse_restored(opened, idle=not found)
             self._lent = found[-1].receipt if found else self._lent
         self._on_loan.update(map(_by_id, found))
         return found
@@ -66,8 +70,9 @@ class PositionSource:
         last = max(map(_by_id, deliveries), default=0)
         if last > self._settled:
             opened = self._opened()
+            self._refuse_restored(opened, idle=False)
             opened.session.positions.save(self._name, str(last), opened.fence)
-            self._settled = last
+            self._saved = self._settled = last
         self._on_loan.difference_update(map(_by_id, deliveries))
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
@@ -88,6 +93,22 @@ class PositionSource:
         self._opening = None
         self._on_loan.clear()
         self._returned.clear()
+
+    def _refuse_restored(self, opened: Opening, *, idle: bool) -> None:
+        """Raise ``ConnectionLost`` if the database was set back under us: new rows get ids that were sent before."""
+        session = opened.session
+        if self._saved is not None:
+            saved = session.positions.load(self._name)
+            if saved is None or int(saved) < self._saved:
+                self._lose(session, f"the position {self._name!r} went back from {self._saved} to {saved}")
+        # What is on loan can't have been swept.
+        if idle and self._on_loan and not session.outbox.following(max(self._on_loan) - 1, 1):
+            self._lose(session, f"row {max(self._on_loan)}, which is being sent, and all after it are gone")
+
+    def _lose(self, session: Session, what: str) -> NoReturn:
+        raise ConnectionLost(
+            session.system, session.address, f"{what}: an older state of the database was restored; opening it anew"
+        )
 
     def _opened(self) -> Opening:
         if self._opening is None:

@@ -25,9 +25,12 @@ OPEN: Final = (
     " WHERE channel = :channel AND name = :group AND epoch <= :epoch RETURNING position"
 )
 SETTLE: Final = (
-    "UPDATE yeondong_broker_groups SET position = max(position, ?) WHERE channel = ? AND name = ? AND epoch = ?"
+    "UPDATE yeondong_broker_groups SET position = ? WHERE channel = ? AND name = ? AND epoch = ? AND position >= ?"
 )
-EXISTS: Final = "SELECT 1 FROM yeondong_broker_groups WHERE channel = ? AND name = ?"
+PLACE: Final = """
+SELECT position, epoch, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'yeondong_broker_log'), 0)
+FROM yeondong_broker_groups WHERE channel = ? AND name = ?
+"""
 LAG: Final = """
 SELECT
   (SELECT count(*) FROM yeondong_broker_log l WHERE l.channel = g.channel AND l.position > g.position),
@@ -58,6 +61,7 @@ class SqliteSource:
         self._fence: Fence | None = None
         self._read = 0
         self._settled = 0
+        self._began = 0
         self._returned: dict[int, Delivery] = {}
         self._returned_order: list[int] = []
         self._pid = 0
@@ -77,7 +81,7 @@ class SqliteSource:
         if not row:
             raise self._why_not(fence)
         self._fence = fence
-        self._read = self._settled = row[0][0]
+        self._read = self._settled = self._began = row[0][0]
         self._returned.clear()
         self._returned_order.clear()
         self._listen()
@@ -105,6 +109,8 @@ class SqliteSource:
             if read:
                 self._read = read[-1].receipt
                 found += read
+            elif not found:
+                self._refuse_restored()
         return found
 
     def _read_on(self, limit: int) -> list[Delivery]:
@@ -127,7 +133,7 @@ class SqliteSource:
         fence = self._opened()
         position = deliveries[-1].receipt
         if position > self._settled:
-            values = (position, self._channel, self._group, fence.epoch)
+            values = (position, self._channel, self._group, fence.epoch, self._settled)
             with self._link.transaction(f"broker: settle {self._channel}/{self._group}") as connection:
                 moved = connection.execute(SETTLE, values).rowcount
             if not moved:
@@ -180,8 +186,29 @@ class SqliteSource:
         return self._fence
 
     def _why_not(self, fence: Fence) -> Exception:
-        known: list[Any] = self._link.rows(EXISTS, (self._channel, self._group))
-        return FenceLost(fence.name, fence.epoch) if known else self._unregistered()
+        place: list[Any] = self._link.rows(PLACE, (self._channel, self._group))
+        if not place:
+            return self._unregistered()
+        position, epoch, _ = place[0]
+        if epoch == fence.epoch and position < self._settled:
+            return self._restored(f"its position went back from {self._settled} to {position}")
+        return FenceLost(fence.name, fence.epoch)
+
+    def _refuse_restored(self) -> None:
+        """Raise ``ConnectionLost`` if the log was set back under us: new messages have positions that we are past."""
+        for position, _, last in self._link.rows(PLACE, (self._channel, self._group)):
+            if position < self._settled:
+                raise self._restored(f"its position went back from {self._settled} to {position}")
+            if self._began < self._read and last < self._read:
+                raise self._restored(f"the log ends at {last}, and was read up to {self._read}")
+
+    def _restored(self, what: str) -> ConnectionLost:
+        return ConnectionLost(
+            "broker",
+            self._path,
+            f"group {self._group!r} of {self._channel!r}: {what}: an older state of the file was restored; "
+            "opening it anew",
+        )
 
     def _unregistered(self) -> ConnectionLost:
         return ConnectionLost(
