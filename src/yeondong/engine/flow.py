@@ -95,9 +95,7 @@ class Flow:
         self._waits = Waits()
         self._orphans = Orphans(4 * plan.limits.in_flight)
         self._holding = Holding(plan.name, held, most=plan.limits.held, clock=self._clock, failpoint=self._failpoint)
-        self._suspicion = Suspicion(
-            plan.name, session.suspects, self._clock, self._failpoint, surroundings.turn
-        )
+        self._suspicion = Suspicion(plan.name, session.suspects, self._clock, self._failpoint, surroundings.turn)
         self._watch = Watch(plan.name, self._clock)
         self._standing = Standing(plan.name, self._clock, self._random)
         in_flight = plan.limits.in_flight
@@ -359,6 +357,8 @@ class Flow:
                 self._apply(slot, settled, settled.deliveries)
             else:
                 self._apply(slot, settled, self._without_orphans(slot, settled))
+        if not self._opened:
+            self._leave_turn()
 
     def _apply(self, slot: Slot, settled: Settled, deliveries: Sequence[Delivery]) -> None:
         if self._suspicion.active:
@@ -524,7 +524,8 @@ class Flow:
         for wait in self._waits.due(self._clock.elapsed()) if self._waits else ():
             self._slots[wait.slot].backlog.extendleft(reversed(wait.all()))
         if self._suspicion.active:
-            self._suspicion.flush()
+            self._suspicion.flush()  # before another flow tries what may end the process
+            self._leave_turn()
         if self._suspicion:
             self._hand_out_one()
             return
@@ -617,6 +618,10 @@ class Flow:
         if self._suspicion.may_try(current, self.plan.attempts):
             self._suspicion.write(current)
             slot.give([slot.backlog.popleft()])
+
+    def _leave_turn(self) -> None:
+        if self._suspicion.has_turn and not self._slots.busy():
+            self._suspicion.leave_turn()
 
     # --- life ---------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from yeondong.core.backoff import Backoff
 from yeondong.core.clock import Clock, SystemClock
 from yeondong.core.failpoint import Failpoint, never
 from yeondong.engine.lane import LaneMaker, ThreadLane
+from yeondong.engine.suspicion import Turn
 
 OnFailure: TypeAlias = Literal["park", "hold_key", "stop"]
 
@@ -70,6 +71,7 @@ class Surroundings:
     failpoint: Failpoint = never
     make_lane: LaneMaker = ThreadLane
     make_bell: Callable[[], Bell] = threading.Event
+    turn: Turn = field(default_factory=threading.Lock)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from yeondong.core.clock import Clock
 from yeondong.core.delivery import Delivery
@@ -10,16 +11,25 @@ from yeondong.core.failpoint import SUSPECTED, Failpoint
 from yeondong.core.store import Suspects
 
 TRUST_SECONDS = 60.0
+TURN_SECONDS = 30.0
+
+
+class Turn(Protocol):
+    """Who of the flows in one process has its turn; threading.Lock is one."""
+
+    def acquire(self, *, blocking: bool) -> bool: ...
+    def release(self) -> None: ...
 
 
 class Suspicion:
     """What could have been in work when the flow's last owner ended. True while some of it is still to be tried.
 
     Only what was in work at an end can be its reason, so an attempt stays written only while it is in work: else what
-    is lent again after each end would count the ends that another message made.
+    is lent again after each end would count the ends that another message made. For the same reason the flows of one
+    process take turns (``turn``) with what was in work at an end before.
     """
 
-    def __init__(self, flow: str, suspects: Suspects, clock: Clock, failpoint: Failpoint) -> None:
+    def __init__(self, flow: str, suspects: Suspects, clock: Clock, failpoint: Failpoint, turn: Turn) -> None:
         self._flow = flow
         self._store = suspects
         self._clock = clock
@@ -29,6 +39,9 @@ class Suspicion:
         self._corrections: dict[str, int] = {}
         self._suspects: set[str] = set()
         self._until = 0.0
+        self._turn = turn
+        self._asked_at: float | None = None
+        self.has_turn = False
         self.active = False
 
     def __bool__(self) -> bool:
@@ -62,6 +75,27 @@ class Suspicion:
     def attempt(self, delivery: Delivery) -> int:
         """Tell which attempt this is, counting those that ended a process."""
         return max(delivery.attempt, self._begun.get(delivery.message.id, 0) + 1)
+
+    def may_try(self, delivery: Delivery, attempts: int) -> bool:
+        """Whether this one may be tried now. False while another flow tries one that may end the process.
+
+        A handler that hangs must not hold up other flows for ever, so after ``TURN_SECONDS`` it may all the same.
+        """
+        if self.has_turn or (attempts > 1 and not self._begun.get(delivery.message.id)):
+            return True
+        now = self._clock.elapsed()
+        self._asked_at = now if self._asked_at is None else self._asked_at
+        self.has_turn = self._turn.acquire(blocking=False)
+        if not self.has_turn and now - self._asked_at < TURN_SECONDS:
+            return False
+        self._asked_at = None
+        return True
+
+    def leave_turn(self) -> None:
+        """Note that nothing is in work any more."""
+        if self.has_turn:
+            self.has_turn = False
+            self._turn.release()
 
     def write(self, delivery: Delivery) -> None:
         """Write that an attempt begins, before it does."""
