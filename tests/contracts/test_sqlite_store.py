@@ -29,7 +29,7 @@ from yeondong.connections import sqlite as connections
 from yeondong.connections.sqlite import FairLock, sqlite_file
 from yeondong.core.delivery import Delivery
 from yeondong.core.message import Kind
-from yeondong.core.store import RELAY, Hold
+from yeondong.core.store import RELAY, FailureFilter, Hold
 from yeondong.errors import (
     ClosedConnection,
     ConnectionLost,
@@ -998,6 +998,32 @@ def test_an_effect_survives_a_power_cut_and_a_mark_need_not(session: SqliteSessi
     assert synchronous() == 1
     session.held.put("flow", [hold("m1")], None)
     assert synchronous() == 2
+
+
+def test_a_wait_without_end_is_ten_years(session: SqliteSession, path: Path) -> None:
+    fence = session.leases.take(RELAY, "worker", 1e300)
+    assert fence is not None
+    session.held.put("flow", [hold("m1", after_seconds=1e15), hold("m2", after_seconds=float("inf"))], None)
+
+    (held,) = rows(path, "SELECT min(due_at) > datetime('now', '+9 years'), count(due_at) FROM yeondong_held")
+    assert held == (1, 2)
+    assert session.leases.renew(fence, float("inf")) is not None
+
+
+def test_an_error_that_quotes_half_a_surrogate_pair_is_kept(session: SqliteSession, store: SqliteStore) -> None:
+    fence = session.leases.take(RELAY, "worker", 60)
+    assert fence is not None
+    tx = session.begin("test")
+    store.add(tx, [message("sent")])
+    tx.commit()
+    (row,) = session.outbox.waiting(10, ())
+    session.outbox.hold([Hold(row, failed=True, error="no \ud800 연동")], fence)
+    session.held.put("flow", [Hold(Delivery(message("m1"), 0, "p"), failed=True, error="no \ud800 연동")], None)
+    session.flows.stop("flow", "no \ud800")
+    session.flows.pause("flow", "no \ud800")
+
+    assert [each.error for each in session.failures.find(FailureFilter(), 10)] == ["no \\ud800 연동"] * 2
+    assert session.flows.control("flow").stopped == session.flows.control("flow").paused == "no \\ud800"
 
 
 def test_no_look_reads_more_than_8_mib(store: SqliteStore, session: SqliteSession) -> None:

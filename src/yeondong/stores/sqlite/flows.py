@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from yeondong.core.store import Control, WorkerReport
-from yeondong.stores.sqlite.link import NOW, Link, later
+from yeondong.stores.sqlite.link import NOW, Link, later, writable
 from yeondong.stores.sqlite.rows import time_of
 
 SUSPECTS = "SELECT message_id, attempt FROM yeondong_suspects WHERE flow = :flow"
@@ -103,13 +103,13 @@ class SqliteFlows:
         return Control(*rows[0][:4], *map(time_of, rows[0][4:])) if rows else Control()
 
     def pause(self, flow: str, reason: str) -> None:
-        self._write(PAUSE, flow=flow, reason=reason)
+        self._write(PAUSE, flow=flow, reason=writable(reason))
 
     def resume(self, flow: str) -> None:
         self._write(RESUME, flow=flow)
 
     def stop(self, flow: str, reason: str) -> None:
-        self._write(STOP, flow=flow, reason=reason)
+        self._write(STOP, flow=flow, reason=writable(reason))
 
     def ask_replay(self, flow: str, start: str) -> None:
         self._write(ASK_REPLAY, flow=flow, start=start)

@@ -12,7 +12,7 @@ from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
 from yeondong.core.message import order_key
 from yeondong.core.store import HeldReceipt, Hold
-from yeondong.stores.sqlite.link import NOW, Link, later
+from yeondong.stores.sqlite.link import NOW, Link, later, writable
 from yeondong.stores.sqlite.rows import COLUMNS, FIELDS, columns, message, texts
 
 STATE = f"""
@@ -125,7 +125,7 @@ def _state(hold: Hold) -> dict[str, Any]:
         "attempt": hold.delivery.attempt,
         "blocks": hold.blocks or not hold.failed,
         "after": hold.after_seconds,
-        "error": hold.error,
+        "error": hold.error and writable(hold.error),
     }
 
 

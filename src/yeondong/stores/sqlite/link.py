@@ -18,6 +18,8 @@ from yeondong.stores.sqlite.riding import riding
 # What one look at messages reads at most, save a single larger one: 500 of them may be of 1 MiB each.
 READ_BYTES: Final = 8 << 20
 
+LONGEST_SECONDS: Final = 10 * 365 * 86_400
+
 # With six digits, as SQLAlchemy and `rows.time_text` write them, so that texts compare like times.
 NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
@@ -26,8 +28,15 @@ FENCE = "SELECT 1 FROM yeondong_leases WHERE name = ? AND owner = ? AND epoch = 
 
 def later(parameter: str) -> str:
     """SQL for the time that many seconds from now."""
-    # printf, because a small number would otherwise arrive as 1.0e-05, which is no time to SQLite.
-    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds', {parameter}))"
+    # printf, because a small number would otherwise arrive as 1.0e-05, which is no time to SQLite; a limit, because
+    # beyond the year 9999 there is none either, and what has no time would never be due.
+    seconds = f"min({parameter}, {LONGEST_SECONDS})"
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%+.3f seconds', {seconds}))"
+
+
+def writable(text: str) -> str:
+    """Return a text that SQLite takes: half a surrogate pair, as errors may quote, becomes an escape."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 class Link:

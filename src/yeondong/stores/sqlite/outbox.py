@@ -14,7 +14,7 @@ from yeondong.core.fence import Fence
 from yeondong.core.message import Message
 from yeondong.core.source import Lag
 from yeondong.core.store import Hold
-from yeondong.stores.sqlite.link import NOW, Link, later
+from yeondong.stores.sqlite.link import NOW, Link, later, writable
 from yeondong.stores.sqlite.rows import COLUMNS, FIELDS, columns, foreign_message, partition_of, time_of
 
 # One, because there is one order of ids and one position; the column `partition` is for relays that share the work.
@@ -163,7 +163,7 @@ def _state(hold: Hold) -> dict[str, Any]:
         "id": hold.delivery.receipt,
         "attempt": hold.delivery.attempt,
         "after": hold.after_seconds,
-        "error": hold.error,
+        "error": hold.error and writable(hold.error),
         "blocks": hold.blocks and hold.delivery.message.key is not None,
     }
 
