@@ -525,7 +525,7 @@ class Flow:
             self._slots[wait.slot].backlog.extendleft(reversed(wait.all()))
         if self._suspicion.active:
             self._suspicion.flush()  # before another flow tries what may end the process
-            self._leave_turn()
+        self._leave_turn()
         if self._suspicion:
             self._hand_out_one()
             return
