@@ -30,7 +30,8 @@ class Receiver(Struct, frozen=True):
 class GroupLag(Struct, frozen=True):
     """How far one group of a channel has come.
 
-    ``dropped`` counts what a full log dropped before it was settled: what was in hand just then is handled all the same.
+    ``dropped`` counts what a full log dropped before it was settled: what was in hand just then is handled all the
+    same.
     """
 
     channel: str
