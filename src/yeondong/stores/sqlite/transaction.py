@@ -22,6 +22,9 @@ from yeondong.stores.sqlite.link import Link
 MARK = "SAVEPOINT yeondong_begun"
 UNMARK = "RELEASE yeondong_begun"
 
+# The driver's own, once or more for each message: what ours adds, to explain a refusal, is done here.
+_execute = sqlite3.Connection.execute
+
 
 class SqliteTransaction:
     """One transaction on a session's connection, holding the file's writer lock from begin to end.
@@ -68,10 +71,10 @@ class SqliteTransaction:
             if isinstance(statement, Executable):
                 return self._execute_alchemy(statement, values)
             if values is None:
-                return self._connection.execute(statement)
+                return _execute(self._connection, statement)
             if _is_many(values):
                 return self._connection.executemany(statement, map(_Fields, values))
-            return self._connection.execute(statement, _Fields(values))
+            return _execute(self._connection, statement, _Fields(values))
         except (sqlite3.Error, DBAPIError) as error:
             refused = refusal(error)
             if refused is not None:
@@ -89,8 +92,8 @@ class SqliteTransaction:
         try:
             if self._ended or not self._connection.in_transaction:
                 return False
-            self._connection.execute(UNMARK)
-            self._connection.execute(MARK)
+            _execute(self._connection, UNMARK)
+            _execute(self._connection, MARK)
         except sqlite3.Error:
             return False
         return True
