@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import importlib
 import itertools
 import logging
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--pause")
     parser.add_argument("--max-pages", type=int)
     chosen = parser.parse_args()
+    faulthandler.enable()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(threadName)s %(message)s")
 
     module, _, name = chosen.factory.partition(":")

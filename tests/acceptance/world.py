@@ -77,8 +77,13 @@ class Process:
 
     def ready(self) -> Process:
         """Wait until its flows have been started."""
-        until(lambda: "ready\n" in self.log() or not self.alive(), f"{self.name} is ready")
-        assert self.alive(), self.log()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while "ready\n" not in self.log() and self.alive():
+            if time.monotonic() > deadline:
+                self._process.send_signal(signal.SIGABRT)  # it tells where it hangs
+                self._process.wait()
+            time.sleep(0.02)
+        assert self.alive(), f"{self.name} did not start:\n{self.log()}"
         return self
 
     def ended(self, seconds: float = PATIENCE_SECONDS) -> int:
