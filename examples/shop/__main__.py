@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     check = parts.add_parser("check", help="judge the files of a demo that were kept")
     check.add_argument("folder", type=Path)
     for part in (demo, check):
-        part.add_argument("--orders", type=int, default=300, help="orders to place, rolled back ones aside")
+        part.add_argument("--orders", type=int, default=450, help="orders to place, rolled back ones aside")
         part.add_argument("--kills", type=int, default=3, help="kills of the relay, and of the worker")
     return parser
 

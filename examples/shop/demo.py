@@ -37,8 +37,8 @@ LOOK_SECONDS = 0.002
 AIM_SECONDS = 3.0
 STOP_SECONDS = 10.0
 COMMAND_SECONDS = 20.0
-FIRST_STRIKE, LAST_STRIKE, NO_MORE_STRIKES = 0.12, 0.76, 0.88
-OUTAGE_AT = 0.45
+FIRST_STRIKE, LAST_STRIKE, NO_MORE_STRIKES = 0.10, 0.60, 0.84
+OUTAGE_AT = 0.62
 
 
 class Hung(Exception):
@@ -153,6 +153,8 @@ class Demo:
                 self._send_partner_away()
                 outage_to_come = False
             self._strike(strike)
+        if outage_to_come:  # after the last kill: what piles up meanwhile would let too many orders through before it
+            self._send_partner_away()
 
     def _strike(self, strike: Strike) -> None:
         program = self._programs[strike.victim]
