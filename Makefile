@@ -3,7 +3,7 @@
 PYTHON ?= python3
 FLAGS ?=
 BIN := .venv/bin
-ROOMS = $(wildcard src tests examples benchmarks)
+ROOMS = $(wildcard src tests examples benchmarks scripts)
 PYTEST = $(BIN)/python -m pytest $(if $(CI),--durations=15) $(FLAGS)
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(FLAGS)
