@@ -3,16 +3,17 @@
 import socket
 import struct
 
+LOOPBACK = "127.0.0.1"
 _WAIT_SECONDS = 2.0
 _PROTOCOL_3 = 196608
 _API_VERSIONS = 18
 
 
-def postgresql_answers(port: int, database: str = "postgres") -> bool:
+def postgresql_answers(port: int, host: str = LOOPBACK) -> bool:
     """True when a session of the superuser gets as far as "ready for query": not while the server still recovers."""
     try:
-        with socket.create_connection(("127.0.0.1", port), _WAIT_SECONDS) as connection:
-            words = b"user\0postgres\0database\0" + database.encode() + b"\0\0"
+        with socket.create_connection((host, port), _WAIT_SECONDS) as connection:
+            words = b"user\0postgres\0database\0postgres\0\0"
             connection.sendall(struct.pack(">II", 8 + len(words), _PROTOCOL_3) + words)
             stream = connection.makefile("rb")
             while kind := stream.read(1):
@@ -27,11 +28,11 @@ def postgresql_answers(port: int, database: str = "postgres") -> bool:
     return False
 
 
-def kafka_answers(port: int) -> bool:
+def kafka_answers(port: int, host: str = LOOPBACK) -> bool:
     """True when a broker tells which requests it takes: it does so once it has read the cluster's metadata."""
     request = struct.pack(">hhih", _API_VERSIONS, 0, 1, -1)
     try:
-        with socket.create_connection(("127.0.0.1", port), _WAIT_SECONDS) as connection:
+        with socket.create_connection((host, port), _WAIT_SECONDS) as connection:
             connection.sendall(struct.pack(">i", len(request)) + request)
             stream = connection.makefile("rb")
             _length, correlation, error = struct.unpack(">iih", stream.read(10))
@@ -42,7 +43,7 @@ def kafka_answers(port: int) -> bool:
 
 def port_is_taken(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), _WAIT_SECONDS).close()
+        socket.create_connection((LOOPBACK, port), _WAIT_SECONDS).close()
     except OSError:
         return False
     return True

@@ -4,7 +4,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ VERSION = "4.1.0"
 _CLUSTER = "eWVvbmRvbmctdGVzdHMtMQ"  # any 16 bytes
 _JAVA = shutil.which("java") or "java"
 _FORMAT = ("kafka.tools.StorageTool", "format", "-t", _CLUSTER)
+_OPTIONS = ("-Xms256m", "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 _POM = Path(__file__).with_name("kafka-pom.xml")
 
 SETTINGS: Mapping[str, str] = {
@@ -43,11 +44,19 @@ class Kafka:
     environment: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
-        self, folder: Path, port: int, controller: int, jars: Path, settings: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        port: int,
+        *,
+        controller: int,
+        jars: Path,
+        settings: Mapping[str, str] | None = None,
+        options: Sequence[str] = _OPTIONS,
     ) -> None:
         self.folder = folder
         self.port = port
         self._jars = jars
+        self._options = options
         self._settings = {
             **SETTINGS,
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
@@ -69,8 +78,7 @@ class Kafka:
             format_storage(self._jars, configuration)
 
     def command(self) -> list[str | Path]:
-        options = ["-Xms256m", "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
-        return [_JAVA, *options, "-cp", f"{self._jars}/*", "kafka.Kafka", self.folder / "server.properties"]
+        return [_JAVA, *self._options, "-cp", f"{self._jars}/*", "kafka.Kafka", self.folder / "server.properties"]
 
     def answers(self) -> bool:
         return kafka_answers(self.port)

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+_KILL_WAIT_SECONDS = 10.0
+
 
 class NotStarted(Exception):
     """A server ended, or did not answer in time; the message has the end of its log."""
@@ -47,29 +49,39 @@ class Process:
         fields = _stat(self.pid)
         return fields is not None and int(fields[19]) == self.began and fields[0] not in "ZX"
 
-    def group_runs(self) -> bool:
-        """Also the children count: a postmaster that was killed leaves its backends for a moment."""
-        try:
-            os.killpg(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        return any(_in_group(self.pid))
-
     def send(self, number: signal.Signals) -> None:
         if self.runs():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    def send_group(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
+    def family(self) -> list["Process"]:
+        """This process and those that it has started itself: PostgreSQL's backends leave its process group."""
+        children = [
+            Process(int(entry.name), int(fields[19]))
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and (fields := _stat(int(entry.name))) and int(fields[1]) == self.pid
+        ]
+        return [self, *children]
 
     def end(self, number: signal.Signals, wait_seconds: float) -> None:
-        """Ask with that signal, and kill the whole group when the time is over."""
+        """Ask with that signal, kill it with all that it has started when the time is over, and wait for their end."""
         self.send(number)
         if not _wait(lambda: not self.runs(), wait_seconds):
-            self.send_group(signal.SIGKILL)
-            _wait(lambda: not self.runs(), wait_seconds)
+            self.kill()
+        self._reap()
+
+    def kill(self) -> None:
+        """End it with all that it has started, as a power cut does, and wait until nothing of it is left."""
+        family = self.family()
+        for process in family:
+            process.send(signal.SIGKILL)
+        _wait(lambda: not any(process.runs() for process in family), _KILL_WAIT_SECONDS)
+        self._reap()
+
+    def _reap(self) -> None:
+        """If it is a child of this program, nobody else asks how it ended."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
 
 
 def launch(
@@ -126,13 +138,3 @@ def _stat(pid: int) -> list[str] | None:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-
-
-def _in_group(group: int) -> list[int]:
-    members = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            fields = _stat(int(entry.name))
-            if fields is not None and int(fields[2]) == group and fields[0] not in "ZX":
-                members.append(int(entry.name))
-    return members
