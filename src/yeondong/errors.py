@@ -107,12 +107,14 @@ class Unavailable(YeondongError):
 
 
 class FenceLost(YeondongError):
-    """Another worker took the lease over: nothing was written, and what is in memory is forgotten."""
+    """Another worker took the lease over, or the partition: nothing was written, and what is in memory is forgotten."""
 
-    def __init__(self, name: str, epoch: int) -> None:
-        super().__init__(f"the lease {name!r} is no longer held under epoch {epoch}; another worker took it over")
+    def __init__(self, name: str, epoch: int, partition: str | None = None) -> None:
+        what = f"the lease {name!r}" if partition is None else f"partition {partition!r} of {name!r}"
+        super().__init__(f"{what} is no longer held under epoch {epoch}; another worker took it over")
         self.name = name
         self.epoch = epoch
+        self.partition = partition
 
 
 class StoreError(YeondongError):

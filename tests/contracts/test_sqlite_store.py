@@ -328,7 +328,7 @@ def test_a_full_disk_loses_nothing_that_was_accepted(store: SqliteStore, path: P
     assert len(accepted) > 5
     assert outbox(path) == accepted
     file.max_pages = None
-    session.held.put("flow", [hold("m1")], None)
+    session.held.put("flow", [hold("m1")], [])
     assert session.held.count("flow") == 1
 
 
@@ -347,7 +347,7 @@ def test_a_file_that_is_locked_by_another_is_an_outage_that_passes(
         assert session.held.count("flow") == 0
         assert session.leases.take(RELAY, "standby", 60) is None, "a standby does not need the lock"
         for write in (
-            lambda: session.held.put("flow", [hold("m1")], None),
+            lambda: session.held.put("flow", [hold("m1")], []),
             lambda: session.outbox.mark([1], fence),
             lambda: session.leases.renew(fence, 60),
             lambda: session.begin("test"),
@@ -356,7 +356,7 @@ def test_a_file_that_is_locked_by_another_is_an_outage_that_passes(
                 write()
         other.execute("ROLLBACK")
 
-    session.held.put("flow", [hold("m1")], None)
+    session.held.put("flow", [hold("m1")], [])
     assert session.held.count("flow") == 1
 
 
@@ -996,14 +996,14 @@ def test_an_effect_survives_a_power_cut_and_a_mark_need_not(session: SqliteSessi
     assert synchronous() == 2
     session.flows.pause("flow", "test")
     assert synchronous() == 1
-    session.held.put("flow", [hold("m1")], None)
+    session.held.put("flow", [hold("m1")], [])
     assert synchronous() == 2
 
 
 def test_a_wait_without_end_is_ten_years(session: SqliteSession, path: Path) -> None:
     fence = session.leases.take(RELAY, "worker", 1e300)
     assert fence is not None
-    session.held.put("flow", [hold("m1", after_seconds=1e15), hold("m2", after_seconds=float("inf"))], None)
+    session.held.put("flow", [hold("m1", after_seconds=1e15), hold("m2", after_seconds=float("inf"))], [])
 
     (held,) = rows(path, "SELECT min(due_at) > datetime('now', '+9 years'), count(due_at) FROM yeondong_held")
     assert held == (1, 2)
@@ -1018,7 +1018,7 @@ def test_an_error_that_quotes_half_a_surrogate_pair_is_kept(session: SqliteSessi
     tx.commit()
     (row,) = session.outbox.waiting(10, ())
     session.outbox.hold([Hold(row, failed=True, error="no \ud800 연동")], fence)
-    session.held.put("flow", [Hold(Delivery(message("m1"), 0, "p"), failed=True, error="no \ud800 연동")], None)
+    session.held.put("flow", [Hold(Delivery(message("m1"), 0, "p"), failed=True, error="no \ud800 연동")], [])
     session.flows.stop("flow", "no \ud800")
     session.flows.pause("flow", "no \ud800")
 
@@ -1031,7 +1031,7 @@ def test_no_look_reads_more_than_8_mib(store: SqliteStore, session: SqliteSessio
     tx = session.begin("test")
     store.add(tx, many)
     tx.commit()
-    session.held.put("flow", [Hold(Delivery(one, 0, "partition")) for one in many], None)
+    session.held.put("flow", [Hold(Delivery(one, 0, "partition")) for one in many], [])
 
     first = session.outbox.waiting(100, ())
     assert ids(first) == ids(session.outbox.following(0, 100)) == ids(session.held.due("flow", 100))
@@ -1058,7 +1058,7 @@ def test_ids_with_nul_are_told_apart(session: SqliteSession) -> None:
     assert session.inbox.claim(tx, "group", [*many, "order", "new\0"]) == {"order", "new\0"}
     session.inbox.unclaim(tx, "group", many[10:])
     tx.commit()
-    session.held.put("flow", [hold(id) for id in many[:10]], None)
+    session.held.put("flow", [hold(id) for id in many[:10]], [])
 
     tx = session.begin("test")
     assert session.inbox.claim(tx, "group", many) == set(many[10:])
@@ -1123,7 +1123,7 @@ def test_the_view_tells_what_became_of_rows_marked_by_position(store: SqliteStor
             Hold(Delivery(rows[1].message, rows[1].receipt, "outbox", 5), failed=True, error="boom"),
             Hold(Delivery(rows[2].message, rows[2].receipt, "outbox", 2), after_seconds=60, error="once"),
         ],
-        fence,
+        [fence],
     )
     session.positions.save(RELAY, str(rows[3].receipt), fence)
 

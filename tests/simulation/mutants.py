@@ -48,11 +48,11 @@ def everything_settled(window: Window) -> list[Delivery]:
     return finished
 
 
-def put_late(held: SimHeld, flow: str, holds: Sequence[Hold], fence: Fence | None) -> None:
+def put_late(held: SimHeld, flow: str, holds: Sequence[Hold], fences: Sequence[Fence]) -> None:
     """Commit a moment later, when the source was told already."""
     process = held.session.process
     process.gate("store", "held.put")
-    process.world.at(process.world.time + 0.01, lambda: None if process.dead else held.commit(flow, holds, fence))
+    process.world.at(process.world.time + 0.01, lambda: None if process.dead else held.commit(flow, holds, fences))
 
 
 ORIGINAL_COMMIT = SimTransaction.commit

@@ -100,8 +100,8 @@ class SimOutboxRows:
     def hold(self, holds: Sequence[Hold], fence: Fence) -> None:
         session, store = self._session, self._session.store
         session.gate("outbox.hold")
-        store.check(self._flow, fence)
-        store.written("outbox.hold", fence)
+        store.check([fence])
+        store.written("outbox.hold", [fence])
         for hold in holds:
             delivery = hold.delivery
             if delivery.receipt in self._log.partitions[delivery.partition].settled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,7 +12,7 @@ from tests.simulation.world import Process, World
 from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
 from yeondong.core.message import Message, order_key
-from yeondong.core.store import Control, HeldReceipt, Hold, OpenTransaction, WorkerReport
+from yeondong.core.store import Claim, Control, HeldReceipt, Hold, OpenTransaction, WorkerReport
 from yeondong.errors import ConnectionLost, FenceLost, StoreError
 
 SYSTEM = "store"
@@ -40,11 +41,20 @@ class Lease:
 
 
 @dataclass(slots=True)
+class Owned:
+    """Who claimed a partition last."""
+
+    owner: str | None
+    epoch: int
+
+
+@dataclass(slots=True)
 class SimStore:
     """What is on the disk."""
 
     world: World
     leases: dict[str, Lease] = field(default_factory=dict)
+    owned: dict[str, Owned] = field(default_factory=dict)
     inbox: dict[tuple[str, str], None] = field(default_factory=dict)
     claimed: dict[tuple[str, str], SimTransaction] = field(default_factory=dict)
     held: dict[str, list[Entry]] = field(default_factory=dict)
@@ -63,18 +73,28 @@ class SimStore:
     def entries(self, flow: str) -> list[Entry]:
         return self.held.setdefault(flow, [])
 
-    def check(self, name: str, fence: Fence | None) -> None:
+    def check(self, fences: Sequence[Fence]) -> None:
         """Refuse a write under an epoch that is not the newest, as each fenced statement does."""
-        if fence is None:
-            return
-        lease = self.leases.get(fence.name)
-        if lease is None or lease.epoch != fence.epoch:
-            raise FenceLost(fence.name, fence.epoch)
+        for fence in fences:
+            if self.newest(fence) != fence.epoch:
+                raise FenceLost(fence.name, fence.epoch, fence.partition)
 
-    def written(self, what: str, fence: Fence | None) -> None:
-        """Tell the observer under which epoch something was written, and which is the newest."""
-        if fence is not None:
-            self.wrote(what, fence.epoch, self.leases[fence.name].epoch)
+    def newest(self, fence: Fence) -> int:
+        """Return the epoch that counts now; 0 where nobody may write."""
+        if fence.partition is not None:
+            owned = self.owned.get(fence.partition)
+            return owned.epoch if owned is not None and owned.owner is not None else 0
+        lease = self.leases.get(fence.name)
+        return 0 if lease is None else lease.epoch
+
+    def written(self, what: str, fences: Sequence[Fence]) -> None:
+        """Tell the observer under which epochs something was written, and which are the newest."""
+        for fence in fences:
+            self.wrote(what, fence.epoch, self.newest(fence))
+
+    def suspected(self, partitions: Collection[str] | None) -> list[str]:
+        """Return the partitions, of these, in which something is suspected."""
+        return [place for place in self.suspects if partitions is None or place in partitions]
 
     def write(self, entry: Entry, hold: Hold) -> None:
         entry.attempt = hold.delivery.attempt
@@ -200,22 +220,22 @@ class SimHeld:
         self.session = session
         self._store = session.store
 
-    def put(self, flow: str, holds: Sequence[Hold], fence: Fence | None) -> None:
+    def put(self, flow: str, holds: Sequence[Hold], fences: Sequence[Fence]) -> None:
         self.session.gate("held.put")
-        self.commit(flow, holds, fence)
+        self.commit(flow, holds, fences)
         self.session.after("held.put")
 
-    def commit(self, flow: str, holds: Sequence[Hold], fence: Fence | None) -> None:
+    def commit(self, flow: str, holds: Sequence[Hold], fences: Sequence[Fence]) -> None:
         """Put, with nothing in between."""
-        self._store.check(flow, fence)
-        self._store.written("held.put", fence)
+        self._store.check(fences)
+        self._store.written("held.put", fences)
         entries = self._store.entries(flow)
         there = {entry.message.id: entry for entry in entries}
         by = self.session.process.name
         for hold in holds:
             delivery = hold.delivery
             known = there.get(delivery.message.id)
-            if known is not None and known.failed and hold.failed and fence is not None and known.by != by:
+            if known is not None and known.failed and hold.failed and fences and known.by != by:
                 # The same process may not have got its answer; another one has to know what is there.
                 self._store.failed_twice(known)
             if known is not None or (flow, delivery.message.id) in self._store.discarded:
@@ -244,7 +264,7 @@ class SimHeld:
                 counts[key] = counts.get(key, 0) + 1
         return counts
 
-    def due(self, flow: str, limit: int) -> Sequence[Delivery]:
+    def due(self, flow: str, limit: int, partitions: Collection[str] | None = None) -> Sequence[Delivery]:
         self.session.gate("held.due")
         open_keys: dict[tuple[str, ...], bool] = {}
         found: list[Delivery] = []
@@ -257,14 +277,17 @@ class SimHeld:
                 turn = open_keys[key] = not entry.failed and entry.due <= self._store.world.time
             elif entry.failed:
                 turn = open_keys[key] = False
+            if partitions is not None and entry.partition not in partitions:
+                open_keys[key] = False
+                continue
             if turn and len(found) < limit:
                 found.append(Delivery(entry.message, HeldReceipt(entry.id), entry.partition, entry.attempt))
         return found
 
-    def settle(self, flow: str, done: Sequence[Delivery], again: Sequence[Hold], fence: Fence | None) -> None:
+    def settle(self, flow: str, done: Sequence[Delivery], again: Sequence[Hold], fences: Sequence[Fence]) -> None:
         self.session.gate("held.settle")
-        self._store.check(flow, fence)
-        self._store.written("held.settle", fence)
+        self._store.check(fences)
+        self._store.written("held.settle", fences)
         gone = {delivery.receipt.id for delivery in done}
         entries = self._store.entries(flow)
         for entry in entries:
@@ -282,6 +305,34 @@ class SimHeld:
     def count(self, flow: str) -> int:
         self.session.gate("held.count")
         return len(self._store.entries(flow))
+
+    def partitions(self, flow: str) -> Mapping[str, int]:
+        self.session.gate("held.partitions")
+        return Counter(entry.partition for entry in self._store.entries(flow))
+
+
+class SimClaims:
+    def __init__(self, session: SimSession) -> None:
+        self._session = session
+        self._store = session.store
+
+    def claim(self, flow: str, partitions: Collection[str], owner: str) -> Sequence[Claim]:
+        self._session.gate("claims.claim")
+        claims: list[Claim] = []
+        for partition in sorted(partitions):
+            owned = self._store.owned.setdefault(partition, Owned(None, 0))
+            unclean = owned.owner not in (None, owner)
+            owned.owner, owned.epoch = owner, owned.epoch + 1
+            claims.append(Claim(Fence(flow, owner, owned.epoch, partition=partition), unclean))
+        self._session.after("claims.claim")
+        return claims
+
+    def release(self, fences: Sequence[Fence]) -> None:
+        self._session.gate("claims.release")
+        for fence in fences:
+            if fence.partition is not None and self._store.newest(fence) == fence.epoch:
+                self._store.owned[fence.partition].owner = None
+        self._session.after("claims.release")
 
 
 class SimLeases:
@@ -323,17 +374,22 @@ class SimSuspects:
         self._session = session
         self._store = session.store
 
-    def load(self, flow: str) -> Mapping[str, int]:
+    def load(self, flow: str, partitions: Collection[str] | None = None) -> Mapping[str, int]:
         self._session.gate("suspects.load")
-        return dict(self._store.suspects.get(flow, {}))
+        return {
+            id: attempt
+            for place in self._store.suspected(partitions)
+            for id, attempt in self._store.suspects[place].items()
+        }
 
-    def begin(self, flow: str, message_id: str, attempt: int) -> None:
+    def begin(self, flow: str, partition: str, message_id: str, attempt: int) -> None:
         self._session.gate("suspects.begin")
-        self._store.suspects.setdefault(flow, {})[message_id] = attempt
+        self._store.suspects.setdefault(partition, {})[message_id] = attempt
 
-    def clear(self, flow: str) -> None:
+    def clear(self, flow: str, partitions: Collection[str] | None = None) -> None:
         self._session.gate("suspects.clear")
-        self._store.suspects.pop(flow, None)
+        for place in self._store.suspected(partitions):
+            del self._store.suspects[place]
 
 
 class SimFlows:
@@ -397,6 +453,7 @@ class SimSession:
         self.inbox = SimInbox(self)
         self.held = SimHeld(self)
         self.leases = SimLeases(self)
+        self.claims = SimClaims(self)
         self.suspects = SimSuspects(self)
         self.flows = SimFlows(self)
         self.positions: Any = None

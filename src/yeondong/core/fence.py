@@ -1,4 +1,4 @@
-"""The right to run an exclusive flow, for a while."""
+"""The right to run an exclusive flow, or to write for one partition of a shared one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from msgspec import Struct
 
 
 class Fence(Struct, frozen=True):
-    """A lease as its holder knows it.
+    """A lease, or a claim to a ``partition``, as its holder knows it.
 
-    ``deadline`` is in seconds of ``Clock.elapsed``, counted from before the renewal.
+    A lease ends at its ``deadline``, in seconds of ``Clock.elapsed``, counted from before the renewal. A claim has
+    none: it ends when another worker claims the partition.
     """
 
     name: str
     owner: str
     epoch: int
-    deadline: float
+    deadline: float = float("inf")
+    partition: str | None = None

@@ -33,8 +33,7 @@ class Source(Protocol):
     def open(self, fence: Fence | None, revoked: Callable[[frozenset[str]], None]) -> None:
         """Connect. ``fence`` is given to LEASED sources, which refuse writes under an older epoch from then on.
 
-        An ASSIGNED source calls ``revoked`` from within ``receive`` with the partitions that it is about to lose;
-        what is settled before that call returns still counts.
+        ``revoked`` is for ASSIGNED ones.
         """
 
     def receive(self, limit: int, wait_seconds: float) -> Sequence[Delivery]:
@@ -62,3 +61,31 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Disconnect; what is on loan is lent again later. Never raises; twice is harmless."""
+
+
+class AssignedSource(Source, Protocol):
+    """A source whose broker gives the partitions to the readers of a group, and takes them away again.
+
+    It calls ``revoked`` from within ``receive`` with the partitions that it is about to lose: what is settled before
+    that call returns still counts. It calls it too for partitions that are lost already, where settling may raise.
+    Either way they have left ``partitions`` afterwards, and nothing of them is returned by that ``receive``, unless
+    they were assigned anew. ``receive`` with a limit of 0 follows the broker as well. A closed source has none.
+
+    Who reads a partition claims it in the store and then asks ``confirm``. Only what arrives after that is handled:
+    the broker's word is younger than the claim then, so nobody else can have claimed it rightfully before.
+    """
+
+    session_seconds: float
+    """After how long without ``receive`` the broker may have given the partitions to others unnoticed."""
+
+    partitions: frozenset[str]
+    """What this reader is assigned, as of the last ``receive``; a new object whenever the broker has assigned any."""
+
+    existing: frozenset[str]
+    """All partitions there are, whoever reads them, as far as known when ``partitions`` came."""
+
+    def confirm(self) -> bool:
+        """Ask the broker itself whether this reader is still in its group. False: it can't tell now, ask again.
+
+        Raises ``ConnectionLost`` if the broker says no, or is away. Kafka's source commits its positions for this.
+        """

@@ -1,7 +1,8 @@
 """The database side: one small contract for each part, and the session that carries them.
 
-Whoever writes a position, a mark or a held entry names its ``Fence``; the statement itself checks the epoch, so that a
-worker that was paused beyond its lease writes nothing. Times are the database's own, so that hosts may disagree.
+Whoever writes a position, a mark or a held entry names its ``Fence``; the same statement or transaction checks the
+epoch, so that a worker that was paused beyond its lease, or whose partition went to another, writes nothing. Times are
+the database's own, so that hosts may disagree.
 Every method may raise ``ConnectionLost`` (away, locked, full): nothing was written then, save where the text says
 otherwise.
 """
@@ -87,13 +88,16 @@ class HeldReceipt(Struct, frozen=True):
 class Held(Protocol):
     """What flows took over from their sources. Entries of one key keep the order in which they were put.
 
+    ``fences`` are those of the flow's lease, or of the partitions that are written for, or none where everybody may
+    write: if any of them is ours no longer, ``FenceLost`` is raised and nothing is written.
+
     ``copies`` says that the source may forget what was put. Without it the entry is the source's own row, which the
     source lends again when its time has come.
     """
 
     copies: bool
 
-    def put(self, flow: str, holds: Sequence[Hold], fence: Fence | None) -> None:
+    def put(self, flow: str, holds: Sequence[Hold], fences: Sequence[Fence]) -> None:
         """Write all in one transaction, durable before it returns; an id that is held already is left as it is."""
 
     def known(self, flow: str, ids: Collection[str]) -> set[str]:
@@ -102,18 +106,23 @@ class Held(Protocol):
     def keys(self, flow: str) -> Mapping[tuple[str, ...], int]:
         """Count, by ``order_key``, the entries that later messages must wait behind."""
 
-    def due(self, flow: str, limit: int) -> Sequence[Delivery]:
+    def due(self, flow: str, limit: int, partitions: Collection[str] | None = None) -> Sequence[Delivery]:
         """Return up to ``limit`` waiting entries whose turn it is, in order within each key, as deliveries.
 
         The turn of a key comes when its first entry (failed ones that do not block left aside) is waiting and due;
         those behind it follow, whatever their time. The receipt is a ``HeldReceipt``.
+
+        With ``partitions`` only entries of these; what stands behind an entry of another partition waits for it.
         """
 
-    def settle(self, flow: str, done: Sequence[Delivery], again: Sequence[Hold], fence: Fence | None) -> None:
+    def settle(self, flow: str, done: Sequence[Delivery], again: Sequence[Hold], fences: Sequence[Fence]) -> None:
         """Delete the done ones and write what became of the others, in one transaction. Twice is harmless."""
 
     def count(self, flow: str) -> int:
         """Count all entries, failed ones included."""
+
+    def partitions(self, flow: str) -> Mapping[str, int]:
+        """Count all entries, failed ones included, by the partition they came from."""
 
 
 class Leases(Protocol):
@@ -127,6 +136,27 @@ class Leases(Protocol):
 
     def release(self, fence: Fence) -> None:
         """Free it at once, if it is still ours."""
+
+
+class Claim(Struct, frozen=True):
+    """A partition that was claimed. ``unclean``: another worker had it before, and never released it."""
+
+    fence: Fence
+    unclean: bool = False
+
+
+class Claims(Protocol):
+    """Which worker may write for a partition, where a broker assigns partitions to the workers of a flow.
+
+    The broker alone decides who reads. A worker claims what it was assigned, so that whoever had it before, and may not
+    know yet that it lost it, writes nothing more.
+    """
+
+    def claim(self, flow: str, partitions: Collection[str], owner: str) -> Sequence[Claim]:
+        """Let ``owner`` write for these and nobody else any more, under new epochs; all in one transaction."""
+
+    def release(self, fences: Sequence[Fence]) -> None:
+        """Note a clean end of those that are still ours. Nobody may write under them any more."""
 
 
 class Positions(Protocol):
@@ -168,15 +198,18 @@ class OutboxRows(Protocol):
 
 
 class Suspects(Protocol):
-    """Attempts that were begun after an unclean end, so that a message that kills its process is known by it."""
+    """Attempts that were begun after an unclean end, so that a message that kills its process is known by it.
 
-    def load(self, flow: str) -> Mapping[str, int]:
+    Workers that share a flow name their ``partitions``; None means all.
+    """
+
+    def load(self, flow: str, partitions: Collection[str] | None = None) -> Mapping[str, int]:
         """Return attempts begun, by message id."""
 
-    def begin(self, flow: str, message_id: str, attempt: int) -> None:
+    def begin(self, flow: str, partition: str, message_id: str, attempt: int) -> None:
         """Write, before it is run, that this attempt begins."""
 
-    def clear(self, flow: str) -> None:
+    def clear(self, flow: str, partitions: Collection[str] | None = None) -> None:
         """Forget all: the flow is through with them."""
 
 
@@ -263,7 +296,10 @@ class Flows(Protocol):
         """Ask the worker of the flow to replay: ``start``, or a time in ISO 8601 with an offset."""
 
     def replayed(self, flow: str, start: str) -> int:
-        """Note that the request for this start was carried out; return the new generation. A later request stays."""
+        """Note that the request for this start was carried out; return the generation that counts from now on.
+
+        A later request stays. If no request is left, another worker has noted it: the generation stays as it is.
+        """
 
     def withdraw_replay(self, flow: str, start: str) -> None:
         """Drop the request for this start, which cannot be carried out. A later request stays."""
@@ -342,6 +378,7 @@ class Session(Protocol):
     inbox: Inbox
     held: Held
     leases: Leases
+    claims: Claims
     positions: Positions
     outbox: OutboxRows
     suspects: Suspects

@@ -461,7 +461,7 @@ class Flow:
             most = limits.in_flight // 4 if self._loans.stuck < limits.in_flight // 2 else 0
             for wait in self._waits.beyond(most, limits.memory_wait_seconds, self._stays_at_source):
                 self._hold_wait(wait)
-        put = self._holding.write(self._fence)
+        put = self._holding.write([self._fence] if self._fence is not None else [])
         self._standing.stop_for(self._holding.full)
         self._suspicion.put_aside(put)
         if put and self._holding.copies:

@@ -97,13 +97,13 @@ class Holding:
             key = order_key(hold.delivery.message)
             self._keys[key] = self._keys.get(key, 0) + 1
 
-    def write(self, fence: Fence | None) -> list[Delivery]:
+    def write(self, fences: Sequence[Fence]) -> list[Delivery]:
         """Write what there is room for, and return the deliveries that the flow may let its source forget.
 
         They are safe now. What finds no room waits for what is held to be done, retried or discarded: see ``full``.
         """
         if self._done or self._again:
-            self._held.settle(self._flow, self._done, self._again, fence)
+            self._held.settle(self._flow, self._done, self._again, fences)
             self._count -= len(self._done)
             for delivery in self._done:
                 self._free(order_key(delivery.message))
@@ -115,7 +115,7 @@ class Holding:
         holds = self._pending[:fits]
         if holds:
             self._failpoint(HOLDING)
-            self._held.put(self._flow, holds, fence)
+            self._held.put(self._flow, holds, fences)
             self._failpoint(HELD)
             self._pending = self._pending[fits:]
             if self.copies:

@@ -36,7 +36,7 @@ class Suspicion:
         self._failpoint = failpoint
         self._begun: dict[str, int] = {}
         self._before: dict[str, int] = {}
-        self._corrections: dict[str, int] = {}
+        self._corrections: dict[str, tuple[str, int]] = {}
         self._suspects: set[str] = set()
         self._until = 0.0
         self._turn = turn
@@ -101,7 +101,7 @@ class Suspicion:
         """Write that an attempt begins, before it does."""
         self.flush()
         id = delivery.message.id
-        self._store.begin(self._flow, id, delivery.attempt)
+        self._store.begin(self._flow, delivery.partition, id, delivery.attempt)
         self._before[id] = self._begun.get(id, 0)
         self._begun[id] = delivery.attempt
         self._failpoint(SUSPECTED)
@@ -114,9 +114,10 @@ class Suspicion:
             if tried:
                 self._suspects.discard(id)
                 if self._begun.pop(id, 0):
-                    self._corrections[id] = 0
+                    self._corrections[id] = (delivery.partition, 0)
             elif before is not None:
-                self._begun[id] = self._corrections[id] = before
+                self._begun[id] = before
+                self._corrections[id] = (delivery.partition, before)
 
     def put_aside(self, deliveries: Iterable[Delivery]) -> None:
         """Note that these are not in work any more; they are suspected again when they come back."""
@@ -126,8 +127,8 @@ class Suspicion:
     def flush(self) -> None:
         """Write which attempts did not end the process."""
         while self._corrections:
-            id, attempt = next(iter(self._corrections.items()))
-            self._store.begin(self._flow, id, attempt)
+            id, (partition, attempt) = next(iter(self._corrections.items()))
+            self._store.begin(self._flow, partition, id, attempt)
             del self._corrections[id]
 
     def end_if_over(self, *, idle: bool) -> None:

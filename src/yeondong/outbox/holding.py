@@ -18,13 +18,13 @@ class RowHolding:
     def __init__(self, rows: OutboxRows) -> None:
         self._rows = rows
 
-    def put(self, flow: str, holds: Sequence[Hold], fence: Fence | None) -> None:
+    def put(self, flow: str, holds: Sequence[Hold], fences: Sequence[Fence]) -> None:
         """Mark the failed and the delayed; what only waits behind them needs no mark: the source leaves it out."""
-        if fence is None:
+        if not fences:
             raise FenceLost(flow, 0)
         marked = [hold for hold in holds if hold.failed or hold.error is not None]
         if marked:
-            self._rows.hold(marked, fence)
+            self._rows.hold(marked, fences[0])
 
     def known(self, flow: str, ids: Collection[str]) -> set[str]:
         """Nothing is here that the source would lend."""
@@ -36,15 +36,20 @@ class RowHolding:
         del flow
         return {}
 
-    def due(self, flow: str, limit: int) -> Sequence[Delivery]:
+    def due(self, flow: str, limit: int, partitions: Collection[str] | None = None) -> Sequence[Delivery]:
         """The source lends what is due."""
-        del flow, limit
+        del flow, limit, partitions
         return []
 
-    def settle(self, flow: str, done: Sequence[Delivery], again: Sequence[Hold], fence: Fence | None) -> None:
+    def settle(self, flow: str, done: Sequence[Delivery], again: Sequence[Hold], fences: Sequence[Fence]) -> None:
         """Nothing was lent from here."""
 
     def count(self, flow: str) -> int:
         """The rows are counted as the outbox's own."""
         del flow
         return 0
+
+    def partitions(self, flow: str) -> Mapping[str, int]:
+        """Nothing is held besides the rows."""
+        del flow
+        return {}

@@ -122,7 +122,7 @@ held = Table(
     # An id is what a person types, so it never names another entry later.
     sqlite_autoincrement=True,
 )
-Index("yeondong_held_order", held.c.flow, held.c.order_key, held.c.id, held.c.blocks, held.c.status)
+Index("yeondong_held_order", held.c.flow, held.c.order_key, held.c.id, held.c.blocks, held.c.status, held.c.partition)
 Index("yeondong_held_message_id", held.c.message_id)
 
 leases = Table(
@@ -133,6 +133,16 @@ leases = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("seconds", Float, nullable=False),
     _time("expires_at", nullable=False),
+)
+
+partitions = Table(
+    "yeondong_partitions",
+    metadata,
+    Column("flow", String(NAME), primary_key=True),
+    Column("partition", String(NAME), primary_key=True),
+    Column("owner", String(NAME), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    _time("claimed_at", nullable=False),
 )
 
 positions = Table(
@@ -148,6 +158,7 @@ suspects = Table(
     metadata,
     Column("flow", String(NAME), primary_key=True),
     Column("message_id", String(NAME), primary_key=True),
+    Column("partition", String(NAME), nullable=False),
     Column("attempt", Integer, nullable=False),
 )
 

@@ -3,7 +3,7 @@
 # ruff: noqa: S608 - statements are put together from constants; values are always bound
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -11,14 +11,16 @@ from yeondong.core.store import Control, WorkerReport
 from yeondong.stores.sqlite.link import NOW, Link, later, writable
 from yeondong.stores.sqlite.rows import time_of
 
-SUSPECTS = "SELECT message_id, attempt FROM yeondong_suspects WHERE flow = :flow"
+OF_THESE = "flow = :flow AND (:partitions IS NULL OR partition IN (SELECT value FROM json_each(:partitions)))"
+
+SUSPECTS = f"SELECT message_id, attempt FROM yeondong_suspects WHERE {OF_THESE}"
 
 SUSPECT = """
-INSERT INTO yeondong_suspects (flow, message_id, attempt) VALUES (:flow, :id, :attempt)
+INSERT INTO yeondong_suspects (flow, partition, message_id, attempt) VALUES (:flow, :partition, :id, :attempt)
 ON CONFLICT (flow, message_id) DO UPDATE SET attempt = excluded.attempt
 """
 
-CLEAR = "DELETE FROM yeondong_suspects WHERE flow = :flow"
+CLEAR = f"DELETE FROM yeondong_suspects WHERE {OF_THESE}"
 
 CONTROL = "SELECT paused, stopped, replay, generation, paused_at, stopped_at FROM yeondong_flows WHERE flow = :flow"
 
@@ -42,10 +44,11 @@ ON CONFLICT (flow) DO UPDATE SET replay = excluded.replay
 """
 
 REPLAYED = """
-INSERT INTO yeondong_flows (flow, generation) VALUES (:flow, 1)
-ON CONFLICT (flow) DO UPDATE SET replay = nullif(replay, :start), generation = generation + 1
-RETURNING generation
+UPDATE yeondong_flows SET replay = nullif(replay, :start), generation = generation + 1
+WHERE flow = :flow AND replay IS NOT NULL
 """
+
+GENERATION = "SELECT coalesce(max(generation), 0) FROM yeondong_flows WHERE flow = :flow"
 
 WITHDRAW = "UPDATE yeondong_flows SET replay = NULL WHERE flow = :flow AND replay = :start"
 
@@ -80,16 +83,23 @@ class SqliteSuspects:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    def load(self, flow: str) -> Mapping[str, int]:
-        return dict(self._link.read(SUSPECTS, {"flow": flow}))
+    def load(self, flow: str, partitions: Collection[str] | None = None) -> Mapping[str, int]:
+        return dict(self._link.read(SUSPECTS, _of(flow, partitions)))
 
-    def begin(self, flow: str, message_id: str, attempt: int) -> None:
+    def begin(self, flow: str, partition: str, message_id: str, attempt: int) -> None:
         with self._link.writing(f"flow {flow} trying a suspect") as connection:
-            connection.execute(SUSPECT, {"flow": flow, "id": message_id, "attempt": attempt})
+            connection.execute(SUSPECT, {"flow": flow, "partition": partition, "id": message_id, "attempt": attempt})
 
-    def clear(self, flow: str) -> None:
+    def clear(self, flow: str, partitions: Collection[str] | None = None) -> None:
         with self._link.writing(f"flow {flow} clearing suspects") as connection:
-            connection.execute(CLEAR, {"flow": flow})
+            connection.execute(CLEAR, _of(flow, partitions))
+
+
+def _of(flow: str, partitions: Collection[str] | None) -> dict[str, str | None]:
+    return {
+        "flow": flow,
+        "partitions": None if partitions is None else msgspec.json.encode(sorted(partitions)).decode(),
+    }
 
 
 class SqliteFlows:
@@ -117,7 +127,8 @@ class SqliteFlows:
     def replayed(self, flow: str, start: str) -> int:
         # After a power cut the old generation would call everything a repeat that the replay had handled anew.
         with self._link.writing(f"flow {flow}", durable=True) as connection:
-            generation: int = connection.execute(REPLAYED, {"flow": flow, "start": start}).fetchone()[0]
+            connection.execute(REPLAYED, {"flow": flow, "start": start})
+            generation: int = connection.execute(GENERATION, {"flow": flow}).fetchone()[0]
         return generation
 
     def withdraw_replay(self, flow: str, start: str) -> None:

@@ -36,6 +36,8 @@ SELECT message_id FROM yeondong_held WHERE flow = :flow AND message_id IN (SELEC
 
 KNOWN_ONE = "SELECT message_id FROM yeondong_held WHERE flow = :flow AND message_id = :id"
 
+PARTITIONS = "SELECT partition, count(*) FROM yeondong_held WHERE flow = :flow GROUP BY partition"
+
 KEYS = "SELECT order_key, count(*) FROM yeondong_held WHERE flow = :flow AND blocks GROUP BY order_key"
 
 # The messages themselves are read last, one by one: sorting them would take all of them into memory.
@@ -49,9 +51,12 @@ WITH first AS (
 SELECT id, partition, attempt, {COLUMNS} FROM yeondong_held WHERE id IN (
   SELECT h.id
   FROM turn JOIN yeondong_held AS h ON h.flow = :flow AND h.order_key = turn.order_key AND h.id >= turn.id
-  WHERE h.status = 'WAITING' AND NOT EXISTS (
+  WHERE h.status = 'WAITING'
+    AND (:partitions IS NULL OR h.partition IN (SELECT value FROM json_each(:partitions)))
+    AND NOT EXISTS (
     SELECT 1 FROM yeondong_held AS b
-    WHERE b.flow = :flow AND b.order_key = h.order_key AND b.id < h.id AND b.blocks AND b.status = 'FAILED')
+    WHERE b.flow = :flow AND b.order_key = h.order_key AND b.id < h.id AND b.blocks AND (b.status = 'FAILED'
+      OR (:partitions IS NOT NULL AND b.partition NOT IN (SELECT value FROM json_each(:partitions)))))
   ORDER BY h.id LIMIT :limit
 ) ORDER BY id
 """
@@ -74,9 +79,9 @@ class SqliteHeld:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    def put(self, flow: str, holds: Sequence[Hold], fence: Fence | None) -> None:
+    def put(self, flow: str, holds: Sequence[Hold], fences: Sequence[Fence]) -> None:
         # The source forgets what is in here, so it has to survive a power cut.
-        with self._link.writing(f"flow {flow} holding", fence, durable=True) as connection:
+        with self._link.writing(f"flow {flow} holding", fences, durable=True) as connection:
             connection.executemany(PUT, [_put_values(flow, hold) for hold in holds])
 
     def known(self, flow: str, ids: Collection[str]) -> set[str]:
@@ -88,16 +93,17 @@ class SqliteHeld:
     def keys(self, flow: str) -> Mapping[tuple[str, ...], int]:
         return {tuple(msgspec.json.decode(key)): count for key, count in self._link.read(KEYS, {"flow": flow})}
 
-    def due(self, flow: str, limit: int) -> Sequence[Delivery]:
-        rows = self._link.read_messages(DUE, {"flow": flow, "limit": limit}, data=8)
+    def due(self, flow: str, limit: int, partitions: Collection[str] | None = None) -> Sequence[Delivery]:
+        chosen = None if partitions is None else msgspec.json.encode(sorted(partitions)).decode()
+        rows = self._link.read_messages(DUE, {"flow": flow, "limit": limit, "partitions": chosen}, data=8)
         return [
             Delivery(message(row, 3), HeldReceipt(id), partition, attempt)
             for row in rows
             for id, partition, attempt in [row[:3]]
         ]
 
-    def settle(self, flow: str, done: Sequence[Delivery], again: Sequence[Hold], fence: Fence | None) -> None:
-        with self._link.writing(f"flow {flow} settling held", fence) as connection:
+    def settle(self, flow: str, done: Sequence[Delivery], again: Sequence[Hold], fences: Sequence[Fence]) -> None:
+        with self._link.writing(f"flow {flow} settling held", fences) as connection:
             connection.execute(FORGET, {"flow": flow, "ids": _ids(done)})
             connection.executemany(
                 AGAIN, [{**_state(hold), "flow": flow, "id": hold.delivery.receipt.id} for hold in again]
@@ -106,6 +112,9 @@ class SqliteHeld:
     def count(self, flow: str) -> int:
         count: int = self._link.read(COUNT, {"flow": flow})[0][0]
         return count
+
+    def partitions(self, flow: str) -> Mapping[str, int]:
+        return dict(self._link.read(PARTITIONS, {"flow": flow}))
 
 
 def _put_values(flow: str, hold: Hold) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 # ruff: noqa: S608 - statements are put together from constants; values are always bound
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from yeondong.core.clock import Clock
 from yeondong.core.fence import Fence
+from yeondong.core.store import Claim
 from yeondong.stores.sqlite.link import NOW, Link, later
 
 # A lease is free when it has expired. One that ends later than its own duration allows was taken before the clock was
@@ -33,6 +36,22 @@ WHERE name = :name AND owner = :owner AND epoch = :epoch
 RELEASE = f"""
 UPDATE yeondong_leases SET owner = '', expires_at = {NOW}
 WHERE name = :name AND owner = :owner AND epoch = :epoch
+"""
+
+OWNERS = "SELECT partition, owner FROM yeondong_partitions WHERE flow = :flow"
+
+CLAIM = f"""
+INSERT INTO yeondong_partitions (flow, partition, owner, epoch, claimed_at)
+VALUES (:flow, :partition, :owner, 1, {NOW})
+ON CONFLICT (flow, partition) DO UPDATE
+SET owner = excluded.owner, epoch = epoch + 1, claimed_at = excluded.claimed_at
+RETURNING epoch
+"""
+
+# The row stays, so that the next epoch is higher.
+RELEASE_CLAIM = """
+UPDATE yeondong_partitions SET owner = ''
+WHERE flow = :flow AND partition = :partition AND owner = :owner AND epoch = :epoch
 """
 
 LOAD = "SELECT position FROM yeondong_positions WHERE name = :name"
@@ -70,6 +89,34 @@ class SqliteLeases:
             connection.execute(RELEASE, _values(fence, 0))
 
 
+class SqliteClaims:
+    """The partitions table."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def claim(self, flow: str, partitions: Collection[str], owner: str) -> Sequence[Claim]:
+        claims: list[Claim] = []
+        with self._link.writing(f"flow {flow} claiming partitions") as connection:
+            owners = dict(connection.execute(OWNERS, {"flow": flow}).fetchall())
+            for partition in sorted(partitions):
+                values = {"flow": flow, "partition": partition, "owner": owner}
+                (epoch,) = connection.execute(CLAIM, values).fetchone()
+                unclean = owners.get(partition, "") not in ("", owner)
+                claims.append(Claim(Fence(flow, owner, epoch, partition=partition), unclean))
+        return claims
+
+    def release(self, fences: Sequence[Fence]) -> None:
+        with self._link.writing("releasing partitions") as connection:
+            connection.executemany(
+                RELEASE_CLAIM,
+                [
+                    {"flow": fence.name, "partition": fence.partition, "owner": fence.owner, "epoch": fence.epoch}
+                    for fence in fences
+                ],
+            )
+
+
 class SqlitePositions:
     """The positions table."""
 
@@ -81,7 +128,7 @@ class SqlitePositions:
         return rows[0][0] if rows else None
 
     def save(self, name: str, position: str, fence: Fence) -> None:
-        with self._link.writing(f"position {name}", fence) as connection:
+        with self._link.writing(f"position {name}", [fence]) as connection:
             connection.execute(SAVE, {"name": name, "position": position})
 
 

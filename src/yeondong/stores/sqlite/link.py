@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy
@@ -24,6 +24,7 @@ LONGEST_SECONDS: Final = 10 * 365 * 86_400
 NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
 FENCE = "SELECT 1 FROM yeondong_leases WHERE name = ? AND owner = ? AND epoch = ?"
+CLAIM = "SELECT 1 FROM yeondong_partitions WHERE flow = ? AND owner = ? AND epoch = ? AND partition = ?"
 
 
 def later(parameter: str) -> str:
@@ -96,8 +97,8 @@ class Link:
         return found
 
     @contextlib.contextmanager
-    def writing(self, holder: str, fence: Fence | None = None, *, durable: bool = False) -> Iterator[Connection]:
-        """Write in one transaction, under the fence.
+    def writing(self, holder: str, fences: Sequence[Fence] = (), *, durable: bool = False) -> Iterator[Connection]:
+        """Write in one transaction, under the fences.
 
         Where nothing irreplaceable is written, a power cut may take back the last of it (``durable`` False): it is
         done again then.
@@ -105,10 +106,10 @@ class Link:
         connection = self.synchronous(durable=durable)
         try:
             with self.file.transaction(connection, holder):
-                # The write lock is ours from here to the commit, so nobody can take the lease over in between: checking
+                # The write lock is ours from here to the commit, so nobody can take anything over in between: checking
                 # it once is as good as in each statement.
-                if fence is not None and not connection.execute(FENCE, fence_key(fence)).fetchone():
-                    raise FenceLost(fence.name, fence.epoch)
+                for fence in fences:
+                    _check(connection, fence)
                 yield connection
         except ConnectionLost:
             self.close()
@@ -148,5 +149,11 @@ class Link:
         self.file.raise_outage(error)
 
 
-def fence_key(fence: Fence) -> tuple[str, str, int]:
-    return fence.name, fence.owner, fence.epoch
+def _check(connection: Connection, fence: Fence) -> None:
+    key = (fence.name, fence.owner, fence.epoch)
+    if fence.partition is None:
+        found = connection.execute(FENCE, key).fetchone()
+    else:
+        found = connection.execute(CLAIM, (*key, fence.partition)).fetchone()
+    if not found:
+        raise FenceLost(fence.name, fence.epoch, fence.partition)

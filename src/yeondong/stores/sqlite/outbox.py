@@ -118,11 +118,11 @@ class SqliteOutbox:
         return self._deliveries(statement, {"limit": limit, "on_loan": _array(on_loan)})
 
     def mark(self, ids: Sequence[int], fence: Fence) -> None:
-        with self._link.writing("outbox relay", fence) as connection:
+        with self._link.writing("outbox relay", [fence]) as connection:
             connection.execute(MARK, {"ids": _array(ids)})
 
     def hold(self, holds: Sequence[Hold], fence: Fence) -> None:
-        with self._link.writing("outbox relay", fence) as connection:
+        with self._link.writing("outbox relay", [fence]) as connection:
             for hold in holds:
                 connection.execute(FAIL if hold.failed else DELAY, _state(hold))
 

@@ -8,6 +8,7 @@ from typing import Final
 from yeondong.connections.sqlite import lost, primary_code
 from yeondong.core.clock import Clock
 from yeondong.core.store import (
+    Claims,
     Failures,
     Flows,
     Held,
@@ -22,7 +23,7 @@ from yeondong.stores.sqlite.failures import SqliteFailures
 from yeondong.stores.sqlite.flows import SqliteFlows, SqliteSuspects
 from yeondong.stores.sqlite.held import SqliteHeld
 from yeondong.stores.sqlite.inbox import SqliteInbox
-from yeondong.stores.sqlite.leases import SqliteLeases, SqlitePositions
+from yeondong.stores.sqlite.leases import SqliteClaims, SqliteLeases, SqlitePositions
 from yeondong.stores.sqlite.link import Link
 from yeondong.stores.sqlite.outbox import SqliteOutbox
 from yeondong.stores.sqlite.transaction import SqliteTransaction
@@ -42,6 +43,7 @@ class SqliteSession:
         self.inbox: Inbox = SqliteInbox(link)
         self.held: Held = SqliteHeld(link)
         self.leases: Leases = SqliteLeases(link, clock)
+        self.claims: Claims = SqliteClaims(link)
         self.positions: Positions = SqlitePositions(link)
         self.outbox: OutboxRows = SqliteOutbox(link)
         self.suspects: Suspects = SqliteSuspects(link)

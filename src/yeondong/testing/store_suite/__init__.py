@@ -17,6 +17,7 @@ from yeondong.testing.store_suite.held import HeldSuite
 from yeondong.testing.store_suite.inbox import InboxSuite
 from yeondong.testing.store_suite.leases import LeaseSuite
 from yeondong.testing.store_suite.outbox import OutboxSuite
+from yeondong.testing.store_suite.partitions import PartitionSuite
 from yeondong.testing.store_suite.processes import Factory as Factory
 from yeondong.testing.store_suite.processes import ProcessSuite
 from yeondong.testing.store_suite.scene import Scene as Scene
@@ -24,7 +25,15 @@ from yeondong.testing.store_suite.transactions import TransactionSuite
 
 
 class StoreSuite(
-    TransactionSuite, InboxSuite, HeldSuite, LeaseSuite, OutboxSuite, FailureSuite, FlowSuite, ProcessSuite
+    TransactionSuite,
+    InboxSuite,
+    HeldSuite,
+    LeaseSuite,
+    PartitionSuite,
+    OutboxSuite,
+    FailureSuite,
+    FlowSuite,
+    ProcessSuite,
 ):
     """What every store driver has to pass.
 

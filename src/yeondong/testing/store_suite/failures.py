@@ -31,7 +31,7 @@ class Place:
         if self._rows:
             self.scene.add(*messages)
         else:
-            self.scene.session.held.put(self.flow, [Hold(lent(each)) for each in messages], self._fence)
+            self.scene.session.held.put(self.flow, [Hold(lent(each)) for each in messages], [self._fence])
 
     def fail(self, id: str, *, error: str = "boom", attempts: int = 5, blocks: bool = True) -> Failure:
         """Let one of them fail for good."""
@@ -41,7 +41,7 @@ class Place:
         if self._rows:
             self.scene.session.outbox.hold([hold], self._fence)
         else:
-            self.scene.session.held.settle(self.flow, [], [hold], self._fence)
+            self.scene.session.held.settle(self.flow, [], [hold], [self._fence])
         return next(found for found in self.find() if found.message.id == id)
 
     def due(self) -> list[Delivery]:
@@ -122,8 +122,8 @@ class FailureSuite:
     def test_a_retried_one_is_no_longer_suspected(self, place: Place) -> None:
         place.put(message("a1", "a"))
         suspects = place.scene.session.suspects
-        suspects.begin(place.flow, "a1", 3)
-        suspects.begin(place.flow, "other", 1)
+        suspects.begin(place.flow, "partition", "a1", 3)
+        suspects.begin(place.flow, "partition", "other", 1)
         failure = place.fail("a1")
 
         place.scene.rival.failures.retry([failure.id], "kim")

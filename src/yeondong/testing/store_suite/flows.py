@@ -45,7 +45,6 @@ class FlowSuite:
         assert scene.rival.flows.control(FLOW) == Control(generation=1)
         flows.ask_replay(FLOW, "2026-02-03T04:05:06+00:00")
         assert flows.replayed(FLOW, "2026-02-03T04:05:06+00:00") == 2
-        assert flows.replayed("another", "start") == 1
         assert scene.rival.flows.control(FLOW) == Control(generation=2)
 
     def test_a_replay_that_is_asked_for_meanwhile_is_still_to_be_carried_out(self, scene: Scene) -> None:
@@ -55,6 +54,14 @@ class FlowSuite:
 
         assert flows.replayed(FLOW, "2026-02-03T04:05:06+00:00") == 1
         assert flows.control(FLOW) == Control(replay="start", generation=1)
+
+    def test_a_replay_that_another_worker_has_noted_is_not_counted_again(self, scene: Scene) -> None:
+        scene.session.flows.ask_replay(FLOW, "start")
+
+        assert scene.session.flows.replayed(FLOW, "start") == 1
+        assert scene.rival.flows.replayed(FLOW, "start") == 1
+        assert scene.rival.flows.replayed("another", "start") == 0
+        assert scene.session.flows.control(FLOW) == Control(generation=1)
 
     def test_a_replay_that_cannot_be_carried_out_is_withdrawn(self, scene: Scene) -> None:
         flows = scene.session.flows
@@ -113,12 +120,23 @@ class FlowSuite:
 
     def test_suspects_are_kept_until_the_flow_is_through_with_them(self, scene: Scene) -> None:
         suspects = scene.session.suspects
-        suspects.begin(FLOW, "m1", 1)
-        suspects.begin(FLOW, "m1", 2)
-        suspects.begin(FLOW, "m2", 1)
-        suspects.begin("another", "m1", 9)
+        suspects.begin(FLOW, "p1", "m1", 1)
+        suspects.begin(FLOW, "p1", "m1", 2)
+        suspects.begin(FLOW, "p2", "m2", 1)
+        suspects.begin("another", "p1", "m1", 9)
 
         assert scene.rival.suspects.load(FLOW) == {"m1": 2, "m2": 1}
         suspects.clear(FLOW)
         assert scene.rival.suspects.load(FLOW) == {}
         assert scene.rival.suspects.load("another") == {"m1": 9}
+
+    def test_workers_that_share_a_flow_suspect_in_their_own_partitions(self, scene: Scene) -> None:
+        suspects = scene.session.suspects
+        suspects.begin(FLOW, "p1", "m1", 1)
+        suspects.begin(FLOW, "p2", "m2", 2)
+        suspects.begin(FLOW, "p3", "m3", 3)
+
+        assert suspects.load(FLOW, ["p2", "p3"]) == {"m2": 2, "m3": 3}
+        assert suspects.load(FLOW, []) == {}
+        suspects.clear(FLOW, ["p1", "p3"])
+        assert scene.rival.suspects.load(FLOW) == {"m2": 2}

@@ -56,7 +56,7 @@ class InboxSuite:
 
     def test_a_sweep_keeps_every_id_that_is_held(self, scene: Scene) -> None:
         scene.claim("waits", "failed", "done")
-        scene.session.held.put(FLOW, [hold("waits"), failed("failed")], None)
+        scene.session.held.put(FLOW, [hold("waits"), failed("failed")], [])
 
         assert scene.session.inbox.sweep(NOW, 10) == 1
         assert scene.claim("waits", "failed", "done") == {"done"}

@@ -27,7 +27,7 @@ def main(action: str, factory: str, argument: str, *more: str) -> None:
             write(store, session).commit()
             die()
         case "hold":
-            session.held.put(more[0], [hold("m1"), hold("m2")], None)
+            session.held.put(more[0], [hold("m1"), hold("m2")], [])
             die()
         case "lease":
             fence = session.leases.take(more[0], "killed", float(more[1]))
