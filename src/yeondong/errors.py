@@ -130,7 +130,7 @@ class ReadOnlyStore(StoreError):
 
 
 class SchemaMissing(StoreError):
-    """The database lacks yeondong's tables."""
+    """The database lacks yeondong's tables, or the broker its topics."""
 
 
 class SchemaMismatch(StoreError):

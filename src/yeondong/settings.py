@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -28,6 +28,8 @@ CONFIG_FILE: Final = "yeondong.toml"
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
 Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=10_000_000)]
 Days: TypeAlias = Annotated[float, Meta(gt=0, le=100_000)]
+Security: TypeAlias = Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]
+Mechanism: TypeAlias = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,56 @@ class Settings:
     broker_may_drop: tuple[str, ...] = ()
     """Groups whose unread messages are dropped at that bound, and counted. Without any, sending waits for readers."""
 
+    kafka_security: Security = "plaintext"
+    """How Kafka is spoken to: ``ssl`` checks the broker's certificate and host name, ``sasl_…`` logs in."""
+
+    kafka_mechanism: Mechanism = "SCRAM-SHA-512"
+    """How to log in, with ``sasl_plaintext`` and ``sasl_ssl``. Others: by ``kafka_options``."""
+
+    kafka_username: str | None = None
+    """The user who logs in."""
+
+    kafka_password: str | None = None
+    """The password of that user. Shown nowhere."""
+
+    kafka_ca: str | None = None
+    """File with the certificates of those who may vouch for a broker, in PEM. None: those that the system trusts."""
+
+    kafka_certificate: str | None = None
+    """File with a certificate of our own, in PEM, where the brokers ask for one."""
+
+    kafka_key: str | None = None
+    """File with the key of that certificate, in PEM."""
+
+    kafka_key_password: str | None = None
+    """The password of that key. Shown nowhere."""
+
+    kafka_prefix: str = ""
+    """What the names of all topics and consumer groups begin with, where several deployments share a cluster."""
+
+    kafka_partitions: Count = 6
+    """Partitions of a topic that ``yeondong db create`` makes: at most so many workers share one group's messages."""
+
+    kafka_replication: Annotated[int, Meta(ge=1, le=1_000)] | None = None
+    """Copies of such a topic. None: as many as the brokers make by themselves."""
+
+    kafka_message_bytes: Annotated[int, Meta(ge=32_768, le=1_000_000_000)] = 1_000_000
+    """The largest message with key and headers. Each topic's ``max.message.bytes`` must be at least this."""
+
+    kafka_options: tuple[str, ...] = ()
+    """Further options of librdkafka, each ``name=value``."""
+
     def __post_init__(self) -> None:
+        login = self.kafka_username is not None and self.kafka_password is not None
+        if self.kafka_security.startswith("sasl") and not login and not any(map(_names_login, self.kafka_options)):
+            raise ValueError(
+                f"kafka_security is {self.kafka_security!r}, and kafka_username or kafka_password is missing"
+            )
+        if self.kafka_username is not None and not self.kafka_security.startswith("sasl"):
+            raise ValueError(
+                f"kafka_username is set, and kafka_security {self.kafka_security!r} does not log in; "
+                "set it to sasl_ssl (or to sasl_plaintext, where the network is safe)"
+            )
         if self.broker_may_drop and self.broker is not None and self.broker.partition(":")[0] == "memory":
             raise ValueError(
                 f"broker_may_drop names {', '.join(self.broker_may_drop)}, and the broker memory: drops nothing, it "
@@ -167,7 +218,8 @@ def list_settings(
     found = _read(code, environ, folder)
     settings = _settings(found)
     return [
-        Setting(name, _shown(getattr(settings, name)), found[name][1] if name in found else "default") for name in NAMES
+        Setting(name, _shown(name, getattr(settings, name)), found[name][1] if name in found else "default")
+        for name in NAMES
     ]
 
 
@@ -183,6 +235,7 @@ def mask(url: str) -> str:
 
 
 NAMES: Final = tuple(field.name for field in fields(Settings))
+SECRETS: Final = frozenset({"kafka_password", "kafka_key_password"})
 _TYPES: Final = get_type_hints(Settings, include_extras=True)
 
 _Found: TypeAlias = Mapping[str, tuple[Any, str]]
@@ -226,7 +279,7 @@ def _from_environment(environ: Mapping[str, str]) -> _Found:
     for name, value in given.items():
         variable = PREFIX + name.upper()
         if name in NAMES:
-            split = [part.strip() for part in value.split(",")] if name == "broker_may_drop" else value
+            split = [part.strip() for part in value.split(",")] if get_origin(_TYPES[name]) is tuple else value
             found |= _checked({name: split}, variable, strict=False)
         elif difflib.get_close_matches(name, NAMES, n=1, cutoff=0.8):
             raise _unknown(name, variable)
@@ -244,7 +297,7 @@ def _converted(name: str, value: Any, source: str, *, strict: bool) -> Any:
     try:
         return msgspec.convert(value, _TYPES[name], strict=strict)
     except msgspec.ValidationError as error:
-        shown = _shown(value) if isinstance(value, str) else value
+        shown = _shown(name, value)
         raise SettingsError(f"{name} = {shown!r} in {source} cannot be used: {error}") from error
 
 
@@ -265,5 +318,14 @@ def _sources(found: _Found) -> Iterable[str]:
     return sorted({source for _, source in found.values()})
 
 
-def _shown(value: Any) -> Any:
+def _shown(name: str, value: Any) -> Any:
+    if name in SECRETS and value is not None:
+        return "***"
+    if isinstance(value, tuple | list):
+        return type(value)(_shown(name, each) for each in value)
     return mask(value) if isinstance(value, str) else value
+
+
+def _names_login(option: str) -> bool:
+    """Whether an option says how to log in otherwise than with a name and a password."""
+    return option.startswith(("sasl.mechanism", "sasl.oauthbearer.", "sasl.kerberos."))

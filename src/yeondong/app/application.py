@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -223,7 +223,7 @@ class Yeondong:
         opened = self._opened()
         with opened.lock:
             if opened.publisher is None:
-                opened.publisher = Publisher(partial(_ready_sink, broker), self.clock)
+                opened.publisher = Publisher(partial(_ready_sink, broker, self.channels()), self.clock)
         opened.publisher.send(messages, seconds)
 
     @contextmanager
@@ -320,6 +320,10 @@ class Yeondong:
 
     # --- receivers ----------------------------------------------------------------------------------------------------
 
+    def channels(self) -> list[str]:
+        """Return the channels of all that this app sends or receives."""
+        return sorted(self._known)
+
     def receivers(self) -> list[Receiver]:
         """Return what this app receives."""
         return [
@@ -352,7 +356,7 @@ class Yeondong:
                 )
 
 
-def _ready_sink(broker: Broker) -> Sink:
+def _ready_sink(broker: Broker, channels: Collection[str]) -> Sink:
     """Return a sink of a broker that has its tables: who publishes may be the first of all to use it."""
-    broker.prepare()
+    broker.prepare(channels)
     return broker.sink()

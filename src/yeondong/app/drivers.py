@@ -74,5 +74,35 @@ def _memory_broker(_url: str, settings: Settings) -> Any:
     return driver.MemoryBroker(max_bytes=settings.broker_retention_bytes)
 
 
+def _kafka_broker(url: str, settings: Settings) -> Any:
+    driver = import_module("yeondong.messaging.brokers.kafka")
+    cluster = driver.Cluster.at(
+        url,
+        prefix=settings.kafka_prefix,
+        security={
+            "security.protocol": settings.kafka_security,
+            "sasl.mechanisms": settings.kafka_mechanism if settings.kafka_username is not None else None,
+            "sasl.username": settings.kafka_username,
+            "sasl.password": settings.kafka_password,
+            "ssl.ca.location": settings.kafka_ca,
+            "ssl.certificate.location": settings.kafka_certificate,
+            "ssl.key.location": settings.kafka_key,
+            "ssl.key.password": settings.kafka_key_password,
+        },
+        options=settings.kafka_options,
+    )
+    return driver.KafkaBroker(
+        cluster,
+        partitions=settings.kafka_partitions,
+        replication=settings.kafka_replication,
+        message_bytes=settings.kafka_message_bytes,
+        lease_seconds=settings.lease_seconds,
+    )
+
+
 _STORES: Mapping[str, Callable[..., Any]] = {"sqlite": _sqlite_store}
-_BROKERS: Mapping[str, Callable[..., Any]] = {"sqlite": _sqlite_broker, "memory": _memory_broker}
+_BROKERS: Mapping[str, Callable[..., Any]] = {
+    "sqlite": _sqlite_broker,
+    "memory": _memory_broker,
+    "kafka": _kafka_broker,
+}

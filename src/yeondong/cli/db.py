@@ -34,7 +34,7 @@ def db() -> None:
 def create(chosen: Chosen) -> Exit:
     """Create the tables that are missing in the store of APP, and at its broker. What is there is not changed."""
     for address, systems in _systems(chosen):
-        made = [name for system in systems for name in system.create()]
+        made = [name for system in systems for name in _create(chosen, system)]
         for name in made:
             say(plain(f"created {name}"))
         say(plain(f"{address}: " + (counted(len(made), "object") + " created" if made else "nothing was missing")))
@@ -44,11 +44,13 @@ def create(chosen: Chosen) -> Exit:
 @db.command(cls=AppCommand, examples=SQL_EXAMPLES)
 def sql(chosen: Chosen) -> Exit:
     """Print the statements that create the tables, for a migration. Nothing is connected to or changed."""
-    systems = _systems(chosen)
-    for address, there in systems:
-        if len(systems) > 1:
+    statements = {
+        address: [each for system in systems for each in system.statements()] for address, systems in _systems(chosen)
+    }
+    for address, there in statements.items():
+        if sum(map(bool, statements.values())) > 1:
             say(plain(f"-- {address}\n"))
-        for statement in (each for system in there for each in system.statements()):
+        for statement in there:
             say(f"{statement.rstrip().rstrip(';')};\n")
     return Exit.OK
 
@@ -60,7 +62,7 @@ def check(chosen: Chosen) -> Exit:
     remarks = chosen.app.store.remarks()
     by_position = chosen.app.relay is not None and chosen.app.relay.marking == "position"
     for address, systems in _systems(chosen):
-        found = list(dict.fromkeys(difference for system in systems for difference in system.check()))
+        found = list(dict.fromkeys(difference for system in systems for difference in _check(chosen, system)))
         if by_position and chosen.app.store in systems:
             found += remarks  # without the view nobody sees what has become of a row
         for difference in found:
@@ -68,16 +70,24 @@ def check(chosen: Chosen) -> Exit:
         if found:
             exit_code = Exit.ATTENTION
         else:
-            say(plain(f"{address}: all tables are as they should be"))
+            say(plain(f"{address}: everything is as it should be"))
     if not by_position:
         for remark in remarks:
             say(plain(f"- {remark}"))
     return exit_code
 
 
+def _create(chosen: Chosen, system: Store | Broker) -> Sequence[str]:
+    return system.create() if system is chosen.app.store else chosen.app.broker.create(chosen.app.channels())
+
+
+def _check(chosen: Chosen, system: Store | Broker) -> Sequence[str]:
+    return system.check() if system is chosen.app.store else chosen.app.broker.check(chosen.app.channels())
+
+
 def _systems(chosen: Chosen) -> Sequence[tuple[str, Sequence[Store | Broker]]]:
-    """Return what has tables, by address: mostly the store and the broker are in one file."""
+    """Return what may lack something, by address: mostly the store and the broker are in one file."""
     store, broker = chosen.app.store, chosen.app.broker
     if broker.address == store.address:
         return [(store.address, [store, broker])]
-    return [(store.address, [store]), *([(broker.address, [broker])] if broker.statements() else [])]
+    return [(store.address, [store]), *([(broker.address, [broker])] if broker.traits.durable else [])]

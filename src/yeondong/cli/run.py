@@ -94,7 +94,7 @@ def _work(chosen: Chosen, parts: Parts, quieter: int) -> Exit:
     made = app.store.prepare()
     if made is not None:
         say(plain(made))
-    app.broker.prepare()
+    app.broker.prepare(app.channels())
     app.register()
     worker = make_worker(app, parts)
     signals = _Signals()

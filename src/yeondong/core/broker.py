@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
@@ -75,21 +75,21 @@ class Broker(Protocol):
     traits: Traits
     address: str
 
-    def prepare(self) -> None:
-        """Connect once and check that it can be used. Raises ``ConnectionLost`` or ``StoreError``.
+    def prepare(self, channels: Collection[str] = ()) -> None:
+        """Connect once and check that these channels can be used. Raises ``ConnectionLost`` or ``StoreError``.
 
         What a new or empty system lacks is made. Tables are not added unasked to a database of others, which has none
-        of yeondong's: ``SchemaMissing`` then.
+        of yeondong's, nor topics to a broker of others: ``SchemaMissing`` then.
         """
 
     def statements(self) -> Sequence[str]:
-        """Return the statements that create the broker's tables, in order; none where it needs none. Asks nobody."""
+        """Return the statements that create the broker's tables, in order; none where it has none. Asks nobody."""
 
-    def create(self) -> Sequence[str]:
-        """Create what is missing and return the names; nothing that is there is changed."""
+    def create(self, channels: Collection[str] = ()) -> Sequence[str]:
+        """Create what is missing, also for these channels, and return the names; nothing that is there is changed."""
 
-    def check(self) -> Sequence[str]:
-        """Compare the tables with what this version needs and return a sentence for each difference."""
+    def check(self, channels: Collection[str] = ()) -> Sequence[str]:
+        """Compare what is there with what this version and these channels need; return a sentence per difference."""
 
     def sink(self) -> Sink:
         """Return a new sink for all channels; each lane has its own."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from heapq import heappop, heappush
 from typing import TypeAlias
@@ -383,16 +383,16 @@ class MemoryBroker:
     ) -> None:
         self._logs = _Logs(clock or SystemClock(), max_messages, max_bytes)
 
-    def prepare(self) -> None:
+    def prepare(self, channels: Collection[str] = ()) -> None:
         """Nothing to connect to."""
 
     def statements(self) -> Sequence[str]:
         return ()
 
-    def create(self) -> Sequence[str]:
+    def create(self, channels: Collection[str] = ()) -> Sequence[str]:
         return ()
 
-    def check(self) -> Sequence[str]:
+    def check(self, channels: Collection[str] = ()) -> Sequence[str]:
         return ()
 
     def sink(self) -> MemorySink:

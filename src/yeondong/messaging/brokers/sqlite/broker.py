@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 from yeondong.connections.sqlite import sqlite_file
@@ -56,7 +56,7 @@ class SqliteBroker:
         self._wakes: dict[object, Callable[[], None]] = {}
         self._pid = os.getpid()
 
-    def prepare(self) -> None:
+    def prepare(self, channels: Collection[str] = ()) -> None:
         """Make the file and the tables that are missing.
 
         Raises ``NotADatabase``, ``ReadOnlyStore``, ``SchemaMissing`` or ``SchemaMismatch`` and changes nothing then.
@@ -67,11 +67,11 @@ class SqliteBroker:
     def statements(self) -> Sequence[str]:
         return schema.statements()
 
-    def create(self) -> Sequence[str]:
+    def create(self, channels: Collection[str] = ()) -> Sequence[str]:
         with linked(self.address, durable=True) as link:
             return schema.create(link)
 
-    def check(self) -> Sequence[str]:
+    def check(self, channels: Collection[str] = ()) -> Sequence[str]:
         return schema.check(sqlite_file(self.address))
 
     def sink(self) -> SqliteSink:

@@ -1,0 +1,147 @@
+"""The broker itself: topics, who receives, sinks and sources."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from confluent_kafka.admin import AdminClient
+
+from yeondong.core.broker import GroupLag, Receiver, Since
+from yeondong.core.clock import Clock, SystemClock
+from yeondong.core.traits import Order, Partitions, Settles, Traits
+from yeondong.errors import SchemaMissing, StoreError
+from yeondong.messaging.brokers.kafka import groups, topics
+from yeondong.messaging.brokers.kafka.client import Cluster
+from yeondong.messaging.brokers.kafka.registry import CONFIG, Registry, missing
+from yeondong.messaging.brokers.kafka.sink import KafkaSink
+from yeondong.messaging.brokers.kafka.source import KafkaSource
+
+HEADER_BYTES: Final = 16_384
+"""What is left for key and headers beside the largest data."""
+
+
+class KafkaBroker:
+    """Topics of one Kafka cluster, a channel each; groups are consumer groups.
+
+    Topics are made by ``create`` alone, with as many ``partitions`` and copies as it is told.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        partitions: int = 6,
+        replication: int | None = None,
+        message_bytes: int = 1_000_000,
+        lease_seconds: float = 10.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self.traits = Traits(
+            durable=True,
+            order=Order.KEY,
+            settles=Settles.PREFIX,
+            partitions=Partitions.ASSIGNED,
+            max_bytes=message_bytes - HEADER_BYTES,
+            replay=True,
+        )
+        self.address = cluster.address
+        self._cluster = cluster
+        self._partitions = partitions
+        self._replication = replication
+        self._message_bytes = message_bytes
+        self._lease_seconds = lease_seconds
+        self._clock = clock or SystemClock()
+        self._registry = Registry(cluster)
+        self._admin: tuple[int, AdminClient] | None = None
+
+    def prepare(self, channels: Collection[str] = ()) -> None:
+        """Raise ``SchemaMissing`` for topics that are not there, ``StoreError`` for what cannot be used."""
+        if self._missing():
+            raise SchemaMissing(missing(self._registry.topic, self.address))
+        found = self._look(channels)
+        if absent := [topic.name for topic in found if topic.missing]:
+            raise SchemaMissing(
+                f"there is no topic {', '.join(map(repr, absent))} at {self.address}; make what is missing: "
+                "yeondong db create APP"
+            )
+        if flaws := [flaw for topic in found if (flaw := topics.flaw(topic, self._message_bytes)) is not None]:
+            raise StoreError("; ".join(flaws))
+
+    def statements(self) -> Sequence[str]:
+        """Return nothing: topics are not made by statements."""
+        return ()
+
+    def create(self, channels: Collection[str] = ()) -> Sequence[str]:
+        made = [self._make(self._registry.topic, 1, CONFIG)] if self._missing() else []
+        made += [self._make(topic.name, self._partitions) for topic in self._look(channels) if topic.missing]
+        return [name for name in made if name is not None]
+
+    def _make(self, name: str, partitions: int, config: Mapping[str, str] | None = None) -> str | None:
+        """Make a topic and return its name; None if another process was first."""
+        made = topics.make(
+            self._cluster, self._asking, name, partitions=partitions, replication=self._replication, config=config
+        )
+        return name if made else None
+
+    def check(self, channels: Collection[str] = ()) -> Sequence[str]:
+        found = [missing(self._registry.topic, self.address)] if self._missing() else []
+        flaws = (topics.flaw(topic, self._message_bytes) for topic in self._look(channels))
+        return [*found, *(flaw for flaw in flaws if flaw is not None)]
+
+    def sink(self) -> KafkaSink:
+        return KafkaSink(self._cluster, self.traits, self._clock)
+
+    def source(self, channel: str, group: str) -> KafkaSource:
+        return KafkaSource(self._cluster, self.traits, channel, group)
+
+    def register(self, app: str, receivers: Sequence[Receiver], since: Callable[[str, str], Since]) -> None:
+        self._registry.register(app, receivers, since, partial(groups.starts, self._cluster))
+
+    def receivers(self) -> Sequence[Receiver]:
+        return [] if self._missing() else self._registry.read().receivers()
+
+    def groups(self) -> Sequence[GroupLag]:
+        known = [] if self._missing() else list(self._registry.read().groups.values())
+        return groups.progress(self._cluster, known)
+
+    def forget(self, channel: str, group: str) -> bool:
+        if not self._registry.forget(channel, group):
+            return False
+        groups.forget(self._cluster, channel, group)
+        return True
+
+    def rewind(self, channel: str, group: str, start: str) -> int:
+        return groups.rewind(self._cluster, self._registry.read().groups, channel, group, start)
+
+    def repeats(self, channel: str, group: str, start: str) -> int:
+        if self._missing():
+            return 0
+        return groups.repeats(self._cluster, self._registry.read().groups, channel, group, start)
+
+    def sweep(self) -> int:
+        """Nothing to do: Kafka deletes by the topic's own retention."""
+        return 0
+
+    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Nothing to do: who receives waits at the broker itself, which answers as soon as something is sent."""
+        return lambda: None
+
+    def close(self) -> None:
+        self._admin = None
+
+    @property
+    def _asking(self) -> AdminClient:
+        if self._admin is None or self._admin[0] != os.getpid():
+            self._admin = (os.getpid(), self._cluster.admin())
+        return self._admin[1]
+
+    def _look(self, channels: Collection[str]) -> list[topics.Topic]:
+        for channel in channels:
+            topics.check_name(self._cluster.topic(channel))
+        return list(topics.look(self._cluster, self._asking, [self._cluster.topic(each) for each in channels]).values())
+
+    def _missing(self) -> bool:
+        return topics.look(self._cluster, self._asking, [self._registry.topic])[self._registry.topic].missing
