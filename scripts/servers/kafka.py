@@ -52,11 +52,13 @@ class Kafka:
         jars: Path,
         settings: Mapping[str, str] | None = None,
         options: Sequence[str] = _OPTIONS,
+        format_options: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.port = port
         self._jars = jars
         self._options = options
+        self._format_options = format_options
         self._settings = {
             **SETTINGS,
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
@@ -75,7 +77,7 @@ class Kafka:
         configuration.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
         if not (self.folder / "data" / "meta.properties").exists():
             shutil.rmtree(self.folder / "data", ignore_errors=True)
-            format_storage(self._jars, configuration)
+            format_storage(self._jars, configuration, self._format_options)
 
     def command(self) -> list[str | Path]:
         return [_JAVA, *self._options, "-cp", f"{self._jars}/*", "kafka.Kafka", self.folder / "server.properties"]
@@ -84,11 +86,11 @@ class Kafka:
         return kafka_answers(self.port)
 
 
-def format_storage(jars: Path, configuration: Path) -> None:
+def format_storage(jars: Path, configuration: Path, options: Sequence[str]) -> None:
     """Write a new data folder. It names no port: a copy of it serves any other instance."""
     with tempfile.TemporaryFile() as output:
         done = subprocess.run(
-            [_JAVA, "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*", *_FORMAT, "-c", configuration],
+            [_JAVA, "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*", *_FORMAT, "-c", configuration, *options],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
