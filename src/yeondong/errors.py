@@ -129,6 +129,10 @@ class ReadOnlyStore(StoreError):
     """The store can be read and not written."""
 
 
+class PositionLost(StoreError):
+    """How far a flow has come cannot be told in this database: to go on would pass messages over. The flow stops."""
+
+
 class SchemaMissing(StoreError):
     """The database lacks yeondong's tables, or the broker its topics."""
 

@@ -94,6 +94,21 @@ def test_two_unclean_ends_of_the_relay_lose_nothing(world: World, app: Yeondong,
     world.stop()
 
 
+def test_a_replay_sends_what_was_sent_again_under_its_ids(world: World, app: Yeondong, marking: str) -> None:
+    orders.place(app, [OrderPlaced(customer, 0) for customer in CUSTOMERS])
+    with working(app):
+        until_none(lambda: kept(world))
+        session = app.store.connect()
+        session.flows.ask_replay("outbox", "start")
+        placed = "SELECT count(*) FROM yeondong_broker_log WHERE channel = 'orders' GROUP BY message_id"
+        until(lambda: world.rows(placed) == [(2,)] * len(CUSTOMERS), "each order is there twice")
+        until(lambda: session.flows.control("outbox").replay is None, "the request is through")
+        session.close()
+        orders.place(app, [OrderPlaced(customer, 1) for customer in CUSTOMERS])
+        until_none(lambda: kept(world))
+    assert statuses(world).keys() == {"DONE"}
+
+
 # --- whose transaction it may be --------------------------------------------------------------------------------------
 
 

@@ -76,5 +76,5 @@ def test_a_store_works_on_tables_that_alembic_made(path: Path) -> None:
         tx = session.begin("test")
         store.add(tx, [message(id)])
         tx.commit()
-    assert session.outbox.lag(None).waiting == 2
+    assert session.outbox.lag().waiting == 2
     session.close()

@@ -29,7 +29,7 @@ from yeondong.connections import sqlite as connections
 from yeondong.connections.sqlite import FairLock, sqlite_file
 from yeondong.core.delivery import Delivery
 from yeondong.core.message import Kind
-from yeondong.core.store import RELAY, FailureFilter, Hold
+from yeondong.core.store import RELAY, FailureFilter, Hold, OutboxLog
 from yeondong.errors import (
     ClosedConnection,
     ConnectionLost,
@@ -44,7 +44,7 @@ from yeondong.errors import (
     TransactionError,
 )
 from yeondong.stores import tables
-from yeondong.stores.sqlite import SqliteStore
+from yeondong.stores.sqlite import SqliteStore, outbox_log
 from yeondong.stores.sqlite import outbox as statements
 from yeondong.stores.sqlite.session import SqliteSession
 from yeondong.testing.store_suite.scene import BARE, RICH, hold, ids, message
@@ -1034,10 +1034,11 @@ def test_no_look_reads_more_than_8_mib(store: SqliteStore, session: SqliteSessio
     session.held.put("flow", [Hold(Delivery(one, 0, "partition")) for one in many], [])
 
     first = session.outbox.waiting(100, ())
-    assert ids(first) == ids(session.outbox.following(0, 100)) == ids(session.held.due("flow", 100))
+    session.outbox_log.resume()
+    assert ids(first) == ids(session.outbox_log.read(100)) == ids(session.held.due("flow", 100))
     assert ids(first) == [f"m{number:02}" for number in range(8)]
     assert ids(session.outbox.waiting(100, [each.receipt for each in first])) == ["m08", "m09", "m10", "m11"]
-    assert ids(session.outbox.following(first[-1].receipt, 100)) == ["m08", "m09", "m10", "m11"]
+    assert ids(session.outbox_log.read(100)) == ["m08", "m09", "m10", "m11"]
 
 
 def test_a_payload_that_is_a_number_does_not_hinder_the_others(session: SqliteSession, path: Path) -> None:
@@ -1107,6 +1108,57 @@ def test_the_given_clock_sets_the_deadline(path: Path, connect: Connect) -> None
     assert fence.deadline == 1_002.5
 
 
+# --- a file that was set back under a relay by position ---
+
+
+@pytest.fixture
+def log(store: SqliteStore, connect: Connect) -> OutboxLog:
+    log = connect(store).outbox_log
+    log.resume()
+    return log
+
+
+def add(store: SqliteStore, session: SqliteSession, *ids: str) -> None:
+    tx = session.begin("test")
+    store.add(tx, [message(id) for id in ids])
+    tx.commit()
+
+
+def test_a_position_that_went_back_ends_the_opening(
+    store: SqliteStore, session: SqliteSession, log: OutboxLog, path: Path
+) -> None:
+    fence = session.leases.take(RELAY, "worker", 60)
+    assert fence is not None
+    add(store, session, "m1", "m2", "m3", "m4")
+    rows = log.read(10)
+    log.save(rows[3].receipt, fence)
+    session._link.connection().execute("UPDATE yeondong_positions SET position = '2'")
+
+    with pytest.raises(ConnectionLost, match=r"position 'outbox' went back from 4 to 2: an older state .* restored"):
+        log.read(10)
+    log.resume()
+    rows = log.read(10)
+    assert ids(rows) == ["m3", "m4"]
+    session._link.connection().execute("DELETE FROM yeondong_positions")
+    with pytest.raises(ConnectionLost, match="restored"):
+        log.save(rows[0].receipt, fence)
+
+
+def test_rows_on_loan_that_are_no_longer_there_end_the_opening(
+    store: SqliteStore, session: SqliteSession, log: OutboxLog
+) -> None:
+    add(store, session, "m1", "m2")
+    log.read(10)
+    session._link.connection().execute("DELETE FROM yeondong_outbox WHERE id = 2")
+    session._link.connection().execute("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'yeondong_outbox'")
+
+    with pytest.raises(ConnectionLost, match=r"row 2, .* gone: an older state of the database was restored"):
+        log.read(10)
+    log.resume()
+    add(store, session, "m3")
+    assert ids(log.read(10)) == ["m1", "m3"]
+
+
 # --- the view ---------------------------------------------------------------------------------------------------------
 
 
@@ -1116,7 +1168,8 @@ def test_the_view_tells_what_became_of_rows_marked_by_position(store: SqliteStor
     tx = session.begin("test")
     store.add(tx, [message(f"m{number}", "a" if number == 1 else None) for number in range(5)])
     tx.commit()
-    rows = session.outbox.following(0, 10)
+    session.outbox_log.resume()
+    rows = session.outbox_log.read(10)
     session.held.put(
         RELAY,
         [
@@ -1125,7 +1178,7 @@ def test_the_view_tells_what_became_of_rows_marked_by_position(store: SqliteStor
         ],
         [fence],
     )
-    session.positions.save(RELAY, str(rows[3].receipt), fence)
+    session.outbox_log.save(rows[3].receipt, fence)
 
     found = session._link.read(
         "SELECT message_id, status, attempts, sent_before IS NOT NULL, last_error"
@@ -1163,16 +1216,17 @@ def test_the_view_tells_the_same_of_rows_marked_by_status(store: SqliteStore, se
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
-        ("WAITING", "yeondong_outbox_waiting"),
-        ("WAITING_BESIDE_LOANS", "yeondong_outbox_waiting"),
-        ("WAITING_UNBLOCKED", "yeondong_outbox_blocking"),
-        ("BLOCKED", "yeondong_outbox_later"),
-        ("LAG", "yeondong_outbox_waiting"),
+        (statements.WAITING, "yeondong_outbox_waiting"),
+        (statements.WAITING_BESIDE_LOANS, "yeondong_outbox_waiting"),
+        (statements.WAITING_UNBLOCKED, "yeondong_outbox_blocking"),
+        (statements.BLOCKED, "yeondong_outbox_later"),
+        (statements.LAG, "yeondong_outbox_waiting"),
+        (outbox_log.LAG_BEYOND, "yeondong_outbox_waiting"),
     ],
 )
 def test_the_hot_statements_use_their_indexes(session: SqliteSession, statement: str, index: str) -> None:
     values = {"limit": 1, "on_loan": "[]", "position": 0}
-    plan = session._link.read(f"EXPLAIN QUERY PLAN {getattr(statements, statement)}", values)
+    plan = session._link.read(f"EXPLAIN QUERY PLAN {statement}", values)
 
     steps = [row[3] for row in plan]
     assert any(index in step for step in steps), steps

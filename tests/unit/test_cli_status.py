@@ -66,7 +66,7 @@ class Standing:
             ),
             failures=SimpleNamespace(count=count),
             held=SimpleNamespace(count=lambda flow: self.held.get(flow, 0)),
-            outbox=SimpleNamespace(lag=lambda _position: self.outbox_lag),
+            outbox=SimpleNamespace(lag=lambda: self.outbox_lag),
             positions=SimpleNamespace(load=lambda _name: None),
         )
         return observe(Chosen(self.app, "shop.app"), session, old_seconds)

@@ -15,7 +15,7 @@ from yeondong.core.fence import Fence
 from yeondong.core.message import Kind, Message
 from yeondong.core.source import Lag, Source
 from yeondong.core.store import Session, Store
-from yeondong.errors import ConnectionLost, FenceLost
+from yeondong.errors import ConnectionLost, FenceLost, PositionLost
 from yeondong.outbox.markings import PositionSource, StatusSource
 from yeondong.outbox.markings.doorbell import Doorbell
 
@@ -31,6 +31,7 @@ class Table:
     states: dict[int, str] = field(default_factory=dict)
     blocked: set[int] = field(default_factory=set)
     positions_saved: dict[str, str] = field(default_factory=dict)
+    last_read: int = 0
     epoch: int = 1
     sessions: int = 0
     looks: int = 0
@@ -78,32 +79,41 @@ class Table:
         ids = [id for id in self._in_state("WAITING") if id not in on_loan and id not in self.blocked]
         return [delivery(id) for id in ids[:limit]]
 
-    def following(self, position: int, limit: int) -> Sequence[Delivery]:
-        self._look()
-        return [delivery(id) for id in sorted(self.states) if id > position][:limit]
-
     def mark(self, ids: Sequence[int], fence: Fence) -> None:
         self._check(fence)
         for id in ids:
             self.states[id] = "DONE" if self.states[id] == "WAITING" else self.states[id]
 
-    def unsent(self) -> int:
-        self._look()
-        return min((id - 1 for id in self.states if self.states[id] != "DONE"), default=max(self.states, default=0))
-
-    def lag(self, position: int | None) -> Lag:
-        ids = self._in_state("WAITING") if position is None else [id for id in self.states if id > position]
+    def lag(self) -> Lag:
+        position = int(self.positions_saved.get("outbox", 0))
+        ids = [id for id in self._in_state("WAITING") if id > position]
         return Lag(len(ids), SINCE if ids else None)
+
+    # as the log
+
+    @property
+    def outbox_log(self) -> Table:
+        return self
+
+    def resume(self) -> None:
+        self._require_present()
+        self.last_read = int(self.positions_saved.get("outbox", 0))
+
+    def read(self, limit: int) -> Sequence[Delivery]:
+        self._look()
+        found = [delivery(id) for id in sorted(self.states) if id > self.last_read][:limit]
+        self.last_read = found[-1].receipt if found else self.last_read
+        return found
+
+    def save(self, receipt: int, fence: Fence) -> None:
+        self._check(fence)
+        self.positions_saved["outbox"] = str(receipt)
 
     # as the positions
 
     def load(self, name: str) -> str | None:
         self._require_present()
         return self.positions_saved.get(name)
-
-    def save(self, name: str, position: str, fence: Fence) -> None:
-        self._check(fence)
-        self.positions_saved[name] = position
 
     def _in_state(self, state: str) -> list[int]:
         return [id for id in sorted(self.states) if self.states[id] == state]
@@ -150,7 +160,7 @@ def by_status(table: Table) -> Source:
 
 
 def by_position(table: Table) -> Source:
-    source = PositionSource(cast("Store", table), "outbox")
+    source = PositionSource(cast("Store", table))
     source.open(FENCE, ignore)
     return source
 
@@ -229,7 +239,7 @@ def test_an_older_epoch_marks_nothing(table: Table, opened: Opened) -> None:
     with pytest.raises(FenceLost):
         source.settle(lent)
 
-    assert table.lag(None).waiting == 2
+    assert table.lag().waiting == 2
     assert table.positions_saved == {}
 
 
@@ -261,7 +271,7 @@ def test_a_lost_store_is_reported_and_leaves_nothing_open(table: Table, opened: 
     assert ids(source.receive(1, 0)) == [1]
 
 
-@pytest.mark.parametrize("source", [StatusSource(cast("Store", Table())), PositionSource(cast("Store", Table()), "x")])
+@pytest.mark.parametrize("source", [StatusSource(cast("Store", Table())), PositionSource(cast("Store", Table()))])
 def test_a_source_needs_its_lease(source: Source) -> None:
     with pytest.raises(ValueError, match="open the source with its fence"):
         source.open(None, ignore)
@@ -372,40 +382,6 @@ def test_the_position_is_saved_once_for_a_batch_and_never_goes_back(table: Table
     assert set(table.states.values()) == {"WAITING"}
 
 
-def test_a_position_that_went_back_ends_the_opening(table: Table) -> None:
-    source = by_position(table)
-    table.insert(4)
-    source.settle(source.receive(2, 0))
-    older, rows = dict(table.positions_saved), dict(table.states)
-    source.settle(source.receive(2, 0))
-    table.positions_saved, table.states = older, rows
-
-    with pytest.raises(ConnectionLost, match=r"position 'outbox' went back from 4 to 2: an older state .* restored"):
-        source.receive(10, 0)
-    source.open(FENCE, ignore)
-    assert ids(source.receive(10, 0)) == [3, 4]
-    table.positions_saved = {}
-    with pytest.raises(ConnectionLost, match="restored"):
-        source.settle([delivery(3)])
-
-
-def test_rows_on_loan_that_are_no_longer_there_end_the_opening(table: Table) -> None:
-    source = by_position(table)
-    table.insert(2)
-    rows = dict(table.states)
-    source.settle(source.receive(2, 0))
-    table.insert(2)
-    source.receive(2, 0)
-    assert ids(source.receive(2, 0)) == []
-    table.states = rows
-
-    with pytest.raises(ConnectionLost, match=r"row 4, .* gone: an older state of the database was restored"):
-        source.receive(10, 0)
-    source.open(FENCE, ignore)
-    table.insert(1)
-    assert ids(source.receive(10, 0)) == [3]
-
-
 def test_a_fresh_table_is_read_from_its_start(table: Table) -> None:
     table.insert(150)
 
@@ -419,37 +395,15 @@ def test_an_empty_table_is_read_from_its_start(table: Table) -> None:
     assert ids(source.receive(1, 0)) == [1]
 
 
-def test_after_marking_by_status_the_first_unsent_row_comes_first(table: Table) -> None:
-    table.insert(3, "DONE")
-    table.insert(1)
-    table.insert(2, "DONE")
-    table.insert(1)
+def test_what_is_lost_ends_the_opening_and_leaves_nothing_open(table: Table) -> None:
+    class Lost(Table):
+        def resume(self) -> None:
+            raise PositionLost("a dump")
 
-    assert ids(by_position(table).receive(1, 0)) == [4]
-
-
-def test_after_marking_by_status_with_all_sent_nothing_is_repeated(table: Table) -> None:
-    table.insert(250, "DONE")
-    source = by_position(table)
-    table.insert(1)
-
-    assert ids(source.receive(5, 0)) == [251]
-
-
-def test_a_row_that_waits_unseen_is_not_passed_over(table: Table) -> None:
-    table.insert(2, "DONE")
-    table.insert(1, "FAILED")
-    table.insert(3)
-    table.blocked = {4}
-
-    assert ids(by_position(table).receive(10, 0)) == [3, 4, 5, 6]
-
-
-def test_a_row_that_comes_in_while_the_start_is_looked_for_is_not_passed_over(table: Table) -> None:
-    table.insert(120, "DONE")
-    table.during_look = lambda: table.insert(1)
-
-    assert 121 in ids(by_position(table).receive(200, 0))
+    lost = Lost()
+    with pytest.raises(PositionLost):
+        by_position(lost)
+    assert lost.sessions == 0
 
 
 def test_a_saved_position_is_where_it_goes_on(table: Table) -> None:

@@ -15,7 +15,7 @@ from yeondong.app.declared import Policy, Subscription
 from yeondong.core.backoff import Backoff
 from yeondong.core.failpoint import Failpoint, never
 from yeondong.core.source import Source
-from yeondong.core.store import RELAY, Held, Session
+from yeondong.core.store import RELAY, Held, OutboxLog, OutboxRows, Session
 from yeondong.core.traits import Order, Partitions, Traits
 from yeondong.engine.dispatch import Dispatch
 from yeondong.engine.flow import Flow
@@ -26,7 +26,7 @@ from yeondong.engine.lane import Work
 from yeondong.engine.plan import Limits, OnFailure, Plan, Scope, Surroundings
 from yeondong.engine.sending import Sending
 from yeondong.engine.worker import Pace, Worker
-from yeondong.errors import DeclarationError
+from yeondong.errors import DeclarationError, FenceLost
 from yeondong.outbox.holding import RowHolding
 from yeondong.outbox.markings.position import PositionSource
 from yeondong.outbox.markings.status import StatusSource
@@ -94,8 +94,16 @@ class _Assembly:
                 f"the outbox was marked by status so far and has {failed} failures, which marking='position' would "
                 "send again: retry or discard them first, with marking='status'"
             )
-        source = StatusSource(app.store) if by_status else PositionSource(app.store, name=RELAY)
-        plan = self._plan(RELAY, outbox.policy, source.traits, suspicious=False, on_failure_in=outbox.on_failure_in)
+        source = StatusSource(app.store) if by_status else PositionSource(app.store)
+        rows = session.outbox if by_status else session.outbox_log
+        plan = self._plan(
+            RELAY,
+            outbox.policy,
+            source.traits,
+            suspicious=False,
+            rewind=partial(self._rewind_outbox, rows),
+            on_failure_in=outbox.on_failure_in,
+        )
         sinks = [app.broker.sink() for _ in range(outbox.policy.get("lanes", settings.relay_lanes))]
         return self._flow(
             plan,
@@ -104,6 +112,12 @@ class _Assembly:
             session,
             held=RowHolding(session.outbox) if by_status else session.held,
         )
+
+    def _rewind_outbox(self, rows: OutboxRows | OutboxLog, start: str) -> int:
+        fence = self._keeper.fence(RELAY)
+        if fence is None:
+            raise FenceLost(RELAY, 0)
+        return rows.rewind(start, fence)
 
     def _subscription(self, subscription: Subscription) -> Flow:
         app, settings = self._app, self._settings
@@ -198,8 +212,8 @@ class _Assembly:
 
         def sweep_outbox(limit: int) -> int:
             # Asked of the store, because the app that has the outbox may be another one.
-            position = session.positions.load(RELAY)
-            return session.outbox.sweep(outbox_age, limit, None if position is None else int(position))
+            by_status = session.positions.load(RELAY) is None
+            return (session.outbox if by_status else session.outbox_log).sweep(outbox_age, limit)
 
         return [
             Duty("outbox", sweep_outbox),

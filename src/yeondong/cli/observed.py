@@ -167,8 +167,8 @@ def is_alive(report: WorkerReport) -> bool:
 def _lags(app: Yeondong, session: Session) -> tuple[Mapping[str, tuple[Lag, int]], list[Finding]]:
     lags: dict[str, tuple[Lag, int]] = {}
     if app.relay is not None:
-        position = int(session.positions.load(RELAY) or 0) if app.relay.marking == "position" else None
-        lags[RELAY] = session.outbox.lag(position), 0
+        rows = session.outbox_log if app.relay.marking == "position" else session.outbox
+        lags[RELAY] = rows.lag(), 0
     try:
         for group in app.broker.groups():
             lags[f"{group.channel}/{group.group}"] = Lag(group.waiting, group.since), group.dropped

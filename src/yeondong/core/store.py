@@ -170,10 +170,16 @@ class Positions(Protocol):
 
 
 class OutboxRows(Protocol):
-    """The outbox table as the relay sees it. A delivery's receipt is the row's id, its attempt ``fail_count`` + 1."""
+    """The outbox table as a relay sees it that marks by status. A receipt is a row's id, an attempt ``fail_count`` + 1.
+
+    Used by one thread, for one opening of the relay.
+    """
 
     def waiting(self, limit: int, on_loan: Collection[int]) -> Sequence[Delivery]:
-        """Return WAITING rows in id order, without those on loan and those whose key is blocked or not yet due."""
+        """Return WAITING rows in id order, without those on loan and those whose key is blocked or not yet due.
+
+        Never a row before an earlier one of its key that was committed before it, however late the commits came.
+        """
 
     def mark(self, ids: Sequence[int], fence: Fence) -> None:
         """Set DONE what is WAITING. Raises ``FenceLost`` under an older epoch."""
@@ -181,20 +187,55 @@ class OutboxRows(Protocol):
     def hold(self, holds: Sequence[Hold], fence: Fence) -> None:
         """Keep failures and long waits on the rows themselves. Raises ``FenceLost`` under an older epoch."""
 
-    def following(self, position: int, limit: int) -> Sequence[Delivery]:
-        """Return rows with an id above ``position``, in id order, whatever their status."""
-
     def failed(self) -> int:
         """Count the rows that are FAILED: under marking by status, failures are the rows themselves."""
 
-    def unsent(self) -> int:
-        """Return the id below the first row that is not DONE; the highest id, or 0, if there is none."""
+    def lag(self) -> Lag:
+        """Count the WAITING rows."""
 
-    def lag(self, position: int | None) -> Lag:
-        """Count what waits: WAITING rows, or, given a position, the rows above it."""
+    def sweep(self, older: timedelta, limit: int) -> int:
+        """Delete up to ``limit`` rows that were sent before this age; return how many."""
 
-    def sweep(self, older: timedelta, limit: int, position: int | None) -> int:
-        """Delete up to ``limit`` rows that were sent before this age; with a position, rows up to it."""
+    def repeats(self, start: str) -> int:
+        """Count what ``rewind`` would send again."""
+
+    def rewind(self, start: str, fence: Fence) -> int:
+        """Let rows that were sent go again: all (``start``), or those since a time in ISO 8601; return how many."""
+
+
+class OutboxLog(Protocol):
+    """The outbox table as a relay sees it that marks by position: rows in an order that no late commit gets ahead of.
+
+    What is read after something was never to be read before it, so that one position tells all that was sent. What
+    that position consists of is the store's own matter. Used by one thread, for one opening of the relay.
+    """
+
+    def resume(self) -> None:
+        """Go behind the position saved last; without one, behind what a relay that marks by status has sent.
+
+        Raises ``PositionLost`` if it cannot be this database's: rows would be passed over.
+        """
+
+    def read(self, limit: int) -> Sequence[Delivery]:
+        """Return the rows that come next. Receipts are numbers that rise."""
+
+    def save(self, receipt: int, fence: Fence) -> None:
+        """Save that everything up to this receipt is settled. Raises ``FenceLost`` under an older epoch."""
+
+    def lag(self) -> Lag:
+        """Count the rows beyond the saved position."""
+
+    def sweep(self, older: timedelta, limit: int) -> int:
+        """Delete up to ``limit`` rows that the saved position has passed and that are older; return how many."""
+
+    def repeats(self, start: str) -> int:
+        """Count what ``rewind`` would send again."""
+
+    def rewind(self, start: str, fence: Fence) -> int:
+        """Save a position before all rows (``start``), or before those since a time in ISO 8601; return how many.
+
+        It never moves forward, and makes a position that is lost one of this database.
+        """
 
 
 class Suspects(Protocol):
@@ -381,6 +422,7 @@ class Session(Protocol):
     claims: Claims
     positions: Positions
     outbox: OutboxRows
+    outbox_log: OutboxLog
     suspects: Suspects
     flows: Flows
     failures: Failures

@@ -7,6 +7,7 @@ suspicion, standing, watch).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -35,7 +36,7 @@ from yeondong.engine.suspicion import Suspicion
 from yeondong.engine.waiting import Wait, Waits
 from yeondong.engine.waking import Waking
 from yeondong.engine.watch import Watch
-from yeondong.errors import ConnectionLost, DeclarationError, FenceLost, UnknownName
+from yeondong.errors import ConnectionLost, DeclarationError, FenceLost, PositionLost, UnknownName
 
 log = logging.getLogger("yeondong.engine")
 
@@ -136,6 +137,10 @@ class Flow:
         except FenceLost as lost:
             self._lost_epoch = lost.epoch
             self._abandon(str(lost))
+        except PositionLost as lost:
+            # Only a person knows from where on to send or handle again; until then nothing is passed over.
+            self._stop_reason = str(lost)
+            self._lose_source()
 
     def _may_act(self, now: float) -> bool:
         """Whether the flow has its lease, is in no outage, and nobody decided otherwise."""
@@ -192,7 +197,8 @@ class Flow:
             self._session.flows.withdraw_replay(self.name, start)
             return
         # Opened once, so that an older owner's lease no longer counts at the source: it could move forward again.
-        self._at_source(self._source.open, self._fence, self._revoked)
+        with contextlib.suppress(PositionLost):  # this is what mends it
+            self._at_source(self._source.open, self._fence, self._revoked)
         self._source.close()
         try:
             repeated = self.plan.rewind(start)

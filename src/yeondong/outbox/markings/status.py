@@ -59,7 +59,7 @@ class StatusSource:
         self._on_loan.difference_update(delivery.receipt for delivery in deliveries)
 
     def lag(self) -> Lag:
-        return self._opened().outbox.lag(None)
+        return self._opened().outbox.lag()
 
     def wake(self) -> None:
         self._doorbell.ring()

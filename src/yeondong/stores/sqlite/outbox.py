@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from yeondong.core.message import Message
 from yeondong.core.source import Lag
 from yeondong.core.store import Hold
 from yeondong.stores.sqlite.link import NOW, Link, later, writable
-from yeondong.stores.sqlite.rows import COLUMNS, FIELDS, columns, foreign_message, partition_of, time_of
+from yeondong.stores.sqlite.rows import COLUMNS, FIELDS, columns, foreign_message, partition_of, time_of, time_text
 
 # One, because there is one order of ids and one position; the column `partition` is for relays that share the work.
 PARTITION = "outbox"
@@ -49,8 +49,6 @@ SELECT EXISTS (SELECT 1 FROM yeondong_outbox WHERE blocks) OR EXISTS (
   SELECT 1 FROM yeondong_outbox INDEXED BY yeondong_outbox_later WHERE status = 'WAITING' AND due_at > {NOW})
 """
 
-FOLLOWING = f"{FETCH} WHERE id > :position ORDER BY id LIMIT :limit"
-
 MARK = f"""
 UPDATE yeondong_outbox SET status = 'DONE', processed_at = {NOW}
 WHERE id IN (SELECT value FROM json_each(:ids)) AND status = 'WAITING'
@@ -69,17 +67,9 @@ WHERE id = :id AND status = 'WAITING'
 
 FAILED = "SELECT count(*) FROM yeondong_outbox WHERE status = 'FAILED'"
 
-UNSENT = """
-SELECT coalesce(min(id) - 1, (SELECT max(id) FROM yeondong_outbox), 0) FROM (
-  SELECT min(id) AS id FROM yeondong_outbox WHERE status = 'WAITING'
-  UNION ALL SELECT min(id) FROM yeondong_outbox WHERE status = 'FAILED')
-"""
-
-# Under marking by position every row stays WAITING, so the index on these serves both.
 LAG = """
-SELECT count(*), (
-  SELECT occurred_at FROM yeondong_outbox WHERE status = 'WAITING' AND id > :position ORDER BY id LIMIT 1)
-FROM yeondong_outbox WHERE status = 'WAITING' AND id > :position
+SELECT count(*), (SELECT occurred_at FROM yeondong_outbox WHERE status = 'WAITING' ORDER BY id LIMIT 1)
+FROM yeondong_outbox WHERE status = 'WAITING'
 """
 
 # Only the first rows are looked at, or a sweep would read the whole table to find that nothing is old enough yet.
@@ -88,13 +78,14 @@ SELECT id FROM (SELECT id, processed_at FROM yeondong_outbox WHERE status = 'DON
 WHERE processed_at < {later("-:seconds")}
 """
 
-# When exactly a row was sent is not known here; it was after it occurred.
-OLD_BELOW = f"""
-SELECT id FROM (SELECT id, occurred_at FROM yeondong_outbox WHERE id <= :position ORDER BY id LIMIT :limit)
-WHERE occurred_at IS NULL OR occurred_at < {later("-:seconds")}
-"""
-
 DELETE = "DELETE FROM yeondong_outbox WHERE id IN (SELECT value FROM json_each(:ids))"
+
+# `start` is NULL for all; a row that does not tell when it occurred may be meant.
+SENT_SINCE = "status = 'DONE' AND (:start IS NULL OR occurred_at IS NULL OR occurred_at >= :start)"
+
+REPEATS = f"SELECT count(*) FROM yeondong_outbox WHERE {SENT_SINCE}"
+
+REWIND = f"UPDATE yeondong_outbox SET status = 'WAITING', fail_count = 0, processed_at = NULL WHERE {SENT_SINCE}"
 
 
 def added(message: Message) -> dict[str, Any]:
@@ -126,36 +117,51 @@ class SqliteOutbox:
             for hold in holds:
                 connection.execute(FAIL if hold.failed else DELAY, _state(hold))
 
-    def following(self, position: int, limit: int) -> Sequence[Delivery]:
-        return self._deliveries(FOLLOWING, {"position": position, "limit": limit})
-
     def failed(self) -> int:
         count: int = self._link.read(FAILED)[0][0]
         return count
 
-    def unsent(self) -> int:
-        below: int = self._link.read(UNSENT)[0][0]
-        return below
-
-    def lag(self, position: int | None) -> Lag:
-        waiting, since = self._link.read(LAG, {"position": position or 0})[0]
+    def lag(self) -> Lag:
+        waiting, since = self._link.read(LAG)[0]
         return Lag(waiting, time_of(since))
 
-    def sweep(self, older: timedelta, limit: int, position: int | None) -> int:
-        values = {"seconds": older.total_seconds(), "limit": limit, "position": position}
-        # Found before the lock is taken: what is old stays old, and looking may take long where much waits.
-        old = [row[0] for row in self._link.read(OLD_DONE if position is None else OLD_BELOW, values)]
-        if not old:
-            return 0
-        with self._link.writing("outbox janitor") as connection:
-            return connection.execute(DELETE, {"ids": _array(old)}).rowcount
+    def sweep(self, older: timedelta, limit: int) -> int:
+        return sweep(self._link, OLD_DONE, {"seconds": older.total_seconds(), "limit": limit})
+
+    def repeats(self, start: str) -> int:
+        count: int = self._link.read(REPEATS, {"start": since(start)})[0][0]
+        return count
+
+    def rewind(self, start: str, fence: Fence) -> int:
+        with self._link.writing("outbox replay", [fence], durable=True) as connection:
+            return connection.execute(REWIND, {"start": since(start)}).rowcount
 
     def _deliveries(self, statement: str, values: Mapping[str, Any]) -> list[Delivery]:
-        found = []
-        for row in self._link.read_messages(statement, values, data=7):
-            message, flaw = foreign_message(row, 2)
-            found.append(Delivery(message, row[0], PARTITION, row[1] + 1, flaw))
-        return found
+        return deliveries(self._link, statement, values)
+
+
+def deliveries(link: Link, statement: str, values: Mapping[str, Any]) -> list[Delivery]:
+    """Run ``FETCH`` with its conditions, and return the rows as deliveries."""
+    found = []
+    for row in link.read_messages(statement, values, data=7):
+        message, flaw = foreign_message(row, 2)
+        found.append(Delivery(message, row[0], PARTITION, row[1] + 1, flaw))
+    return found
+
+
+def sweep(link: Link, old_rows: str, values: Mapping[str, Any]) -> int:
+    """Delete the rows that a query names, and return how many."""
+    # Found before the lock is taken: what is old stays old, and looking may take long where much waits.
+    old = [row[0] for row in link.read(old_rows, values)]
+    if not old:
+        return 0
+    with link.writing("outbox janitor") as connection:
+        return connection.execute(DELETE, {"ids": _array(old)}).rowcount
+
+
+def since(start: str) -> str | None:
+    """Return the time that a replay starts at as SQLite compares it; None for the start of everything."""
+    return None if start == "start" else time_text(datetime.fromisoformat(start))
 
 
 def _state(hold: Hold) -> dict[str, Any]:

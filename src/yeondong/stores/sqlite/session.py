@@ -15,6 +15,7 @@ from yeondong.core.store import (
     Inbox,
     Leases,
     OpenTransaction,
+    OutboxLog,
     OutboxRows,
     Positions,
     Suspects,
@@ -26,6 +27,7 @@ from yeondong.stores.sqlite.inbox import SqliteInbox
 from yeondong.stores.sqlite.leases import SqliteClaims, SqliteLeases, SqlitePositions
 from yeondong.stores.sqlite.link import Link
 from yeondong.stores.sqlite.outbox import SqliteOutbox
+from yeondong.stores.sqlite.outbox_log import SqliteOutboxLog
 from yeondong.stores.sqlite.transaction import SqliteTransaction
 
 # Every file on a full or failing disk has these, whoever met them first.
@@ -46,6 +48,7 @@ class SqliteSession:
         self.claims: Claims = SqliteClaims(link)
         self.positions: Positions = SqlitePositions(link)
         self.outbox: OutboxRows = SqliteOutbox(link)
+        self.outbox_log: OutboxLog = SqliteOutboxLog(link)
         self.suspects: Suspects = SqliteSuspects(link)
         self.flows: Flows = SqliteFlows(link)
         self.failures: Failures = SqliteFailures(link)

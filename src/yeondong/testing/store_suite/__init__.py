@@ -16,7 +16,7 @@ from yeondong.testing.store_suite.flows import FlowSuite
 from yeondong.testing.store_suite.held import HeldSuite
 from yeondong.testing.store_suite.inbox import InboxSuite
 from yeondong.testing.store_suite.leases import LeaseSuite
-from yeondong.testing.store_suite.outbox import OutboxSuite
+from yeondong.testing.store_suite.outbox import OutboxLogSuite, OutboxSuite
 from yeondong.testing.store_suite.partitions import PartitionSuite
 from yeondong.testing.store_suite.processes import Factory as Factory
 from yeondong.testing.store_suite.processes import ProcessSuite
@@ -31,6 +31,7 @@ class StoreSuite(
     LeaseSuite,
     PartitionSuite,
     OutboxSuite,
+    OutboxLogSuite,
     FailureSuite,
     FlowSuite,
     ProcessSuite,

@@ -139,7 +139,7 @@ class FailureSuite:
         assert ids(place.due()) == ["a2"]
         assert place.find() == []
         assert place.scene.rival.failures.discard([failure.id], "kim") == 0
-        place.scene.session.outbox.sweep(NOW, 100, None)
+        place.scene.session.outbox.sweep(NOW, 100)
         assert ids(place.due()) == ["a2"]
 
     def test_an_edited_one_has_the_new_payload_and_the_original_is_kept(self, place: Place) -> None:

@@ -6,12 +6,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from msgspec import structs
 
 from yeondong.core.delivery import Delivery
 from yeondong.core.store import RELAY, Hold
 from yeondong.errors import FenceLost
 from yeondong.testing.store_suite.inbox import NOW
-from yeondong.testing.store_suite.scene import BARE, LONG_SECONDS, OCCURRED_AT, RICH, Scene, message
+from yeondong.testing.store_suite.scene import BARE, LONG_SECONDS, OCCURRED_AT, RICH, Scene, ids, message
 
 SOON_SECONDS = 0.05
 
@@ -63,7 +64,7 @@ class OutboxSuite:
         scene.session.outbox.mark(sent, fence)
 
         assert scene.waiting() == ["m2"]
-        assert scene.session.outbox.lag(None).waiting == 1
+        assert scene.session.outbox.lag().waiting == 1
 
     def test_a_failure_that_blocks_keeps_the_later_rows_of_its_key(self, scene: Scene) -> None:
         fence = scene.lease(RELAY)
@@ -128,78 +129,197 @@ class OutboxSuite:
         scene.session.outbox.hold([again(row, attempt=2, after_seconds=0)], fence)
 
         assert scene.waiting() == []
-        assert scene.session.outbox.sweep(NOW, 10, None) == 1
-
-    def test_rows_follow_a_position_whatever_their_status(self, scene: Scene) -> None:
-        fence = scene.lease(RELAY)
-        scene.add(*(message(f"m{number}", "a") for number in range(4)))
-        scene.session.outbox.mark([scene.row("m1").receipt], fence)
-        scene.session.outbox.hold([Hold(scene.row("m2"), failed=True)], fence)
-        first = scene.row("m0").receipt
-
-        rows = scene.session.outbox.following(first, 2)
-        rest = scene.session.outbox.following(rows[-1].receipt, 10)
-
-        assert [row.message.id for row in (*rows, *rest)] == ["m1", "m2", "m3"]
+        assert scene.session.outbox.sweep(NOW, 10) == 1
 
     def test_lag_counts_what_waits_and_since_when(self, scene: Scene) -> None:
-        assert scene.session.outbox.lag(None).waiting == 0
+        assert scene.session.outbox.lag().waiting == 0
         scene.add(*(message(f"m{number}") for number in range(3)))
 
-        whole = scene.session.outbox.lag(None)
-        rest = scene.session.outbox.lag(scene.row("m1").receipt)
-        none = scene.session.outbox.lag(scene.row("m2").receipt)
+        whole = scene.session.outbox.lag()
+        scene.session.outbox.mark([scene.row("m1").receipt], scene.lease(RELAY))
 
         assert (whole.waiting, whole.since) == (3, OCCURRED_AT)
-        assert (rest.waiting, rest.since) == (1, OCCURRED_AT)
-        assert (none.waiting, none.since) == (0, None)
+        assert scene.session.outbox.lag().waiting == 2
 
-    def test_unsent_is_just_below_the_first_row_that_was_not_sent(self, scene: Scene) -> None:
-        fence = scene.lease(RELAY)
-        assert scene.session.outbox.unsent() == 0
-        scene.add(*(message(f"m{number}") for number in range(4)))
-        rows = [scene.row(f"m{number}") for number in range(4)]
-
-        scene.session.outbox.mark([rows[0].receipt, rows[2].receipt], fence)
-        assert scene.session.outbox.unsent() == rows[1].receipt - 1
+    def test_failures_on_rows_are_counted(self, scene: Scene) -> None:
+        scene.add(message("m1"), message("m2"))
         assert scene.session.outbox.failed() == 0
-        scene.session.outbox.hold([Hold(rows[1], failed=True)], fence)
-        assert scene.session.outbox.unsent() == rows[1].receipt - 1
+        scene.session.outbox.hold([Hold(scene.row("m1"), failed=True)], scene.lease(RELAY))
+
         assert scene.session.outbox.failed() == 1
-        scene.session.outbox.mark([rows[3].receipt], fence)
-        assert scene.session.outbox.unsent() == rows[1].receipt - 1
-
-    def test_unsent_is_the_highest_id_when_all_was_sent(self, scene: Scene) -> None:
-        fence = scene.lease(RELAY)
-        scene.add(message("m0"), message("m1"))
-        scene.session.outbox.mark([scene.row("m0").receipt, scene.row("m1").receipt], fence)
-
-        assert scene.session.outbox.unsent() == scene.session.outbox.following(0, 10)[-1].receipt
 
     def test_a_sweep_deletes_what_was_sent_before_the_age_up_to_its_limit(self, scene: Scene) -> None:
         fence = scene.lease(RELAY)
         scene.add(*(message(f"m{number}") for number in range(5)))
-        scene.session.outbox.hold([Hold(scene.row("m0"), failed=True)], fence)
-        scene.session.outbox.mark([scene.row(f"m{number}").receipt for number in (1, 2, 3)], fence)
+        rows = [scene.row(f"m{number}") for number in range(5)]
+        scene.session.outbox.hold([Hold(rows[0], failed=True)], fence)
+        scene.session.outbox.mark([row.receipt for row in rows[1:4]], fence)
 
-        assert scene.session.outbox.sweep(timedelta(hours=1), 10, None) == 0
-        assert scene.session.outbox.sweep(NOW, 2, None) == 2
-        assert scene.session.outbox.sweep(NOW, 10, None) == 1
-        assert [row.message.id for row in scene.session.outbox.following(0, 10)] == ["m0", "m4"]
+        assert scene.session.outbox.sweep(timedelta(hours=1), 10) == 0
+        assert scene.session.outbox.sweep(NOW, 2) == 2
+        assert scene.session.outbox.sweep(NOW, 10) == 1
+        assert (scene.waiting(), scene.session.outbox.failed(), scene.session.outbox.repeats("start")) == (["m4"], 1, 0)
 
-    def test_a_sweep_by_position_deletes_nothing_beyond_it(self, scene: Scene) -> None:
-        scene.add(*(message(f"m{number}") for number in range(3)))
-        position = scene.row("m1").receipt
+    def test_what_was_sent_is_sent_again_from_the_start_or_a_time(self, scene: Scene) -> None:
+        fence = scene.lease(RELAY)
+        early = structs.replace(message("early"), occurred_at=OCCURRED_AT - timedelta(days=1))
+        scene.add(early, message("late"), message("waits"))
+        scene.session.outbox.mark([scene.row("early").receipt, scene.row("late").receipt], fence)
 
-        assert scene.session.outbox.sweep(timedelta(days=30_000), 10, position) == 0
-        assert scene.session.outbox.sweep(NOW, 1, position) == 1
-        assert scene.session.outbox.sweep(NOW, 10, position) == 1
-        assert [row.message.id for row in scene.session.outbox.following(0, 10)] == ["m2"]
+        assert scene.session.outbox.repeats("start") == 2
+        assert scene.session.outbox.repeats(OCCURRED_AT.isoformat()) == 1
+        assert scene.session.outbox.rewind(OCCURRED_AT.isoformat(), fence) == 1
+        assert ids(scene.another().outbox.waiting(10, ())) == ["late", "waits"]
+        assert scene.session.outbox.rewind("start", fence) == 1
+        assert ids(scene.another().outbox.waiting(10, ())) == ["early", "late", "waits"]
+
+    def test_a_relay_that_lost_its_lease_sends_nothing_again(self, scene: Scene) -> None:
+        zombie, fence = scene.overtaken(RELAY)
+        scene.add(message("m1"))
+        scene.rival.outbox.mark([scene.row("m1").receipt], fence)
+
+        with pytest.raises(FenceLost):
+            scene.session.outbox.rewind("start", zombie)
+        assert scene.waiting() == []
 
     def test_ids_are_never_given_again(self, scene: Scene) -> None:
+        fence = scene.lease(RELAY)
         scene.add(message("m1"))
         last = scene.row("m1").receipt
-        scene.session.outbox.sweep(NOW, 10, last)
+        scene.session.outbox.mark([last], fence)
+        assert scene.session.outbox.sweep(NOW, 10) == 1
         scene.add(message("m2"))
 
         assert scene.row("m2").receipt > last
+
+
+class OutboxLogSuite:
+    """``OutboxLog``: marking by position."""
+
+    def test_the_log_gives_all_rows_once_and_what_comes_later_behind_them(self, scene: Scene) -> None:
+        scene.add(*(message(f"m{number}") for number in range(3)))
+        log = scene.log()
+        first, rest = log.read(2), log.read(10)
+        scene.add(message("m3"))
+        later = log.read(10)
+
+        assert ids([*first, *rest, *later]) == ["m0", "m1", "m2", "m3"]
+        receipts = [row.receipt for row in (*first, *rest, *later)]
+        assert receipts == sorted(set(receipts))
+        assert ids(log.read(10)) == []
+
+    def test_the_log_gives_rows_as_they_were_added(self, scene: Scene) -> None:
+        scene.add(RICH, BARE)
+
+        rich, bare = scene.log(scene.rival_store).read(10)
+
+        assert (rich.message, rich.attempt) == (RICH, 1)
+        assert (bare.message, bare.attempt) == (BARE, 1)
+
+    def test_a_new_opening_goes_on_behind_what_was_saved(self, scene: Scene) -> None:
+        fence = scene.lease(RELAY)
+        scene.add(*(message(f"m{number}") for number in range(4)))
+        log = scene.log()
+        rows = log.read(10)
+        log.save(rows[1].receipt, fence)
+        assert ids(scene.log().read(10)) == ["m2", "m3"]
+        log.save(rows[0].receipt, fence)
+        assert ids(scene.log().read(10)) == ["m2", "m3"]
+        log.save(rows[3].receipt, fence)
+
+        scene.add(message("m4"))
+        assert ids(scene.log(scene.rival_store).read(10)) == ["m4"]
+
+    def test_what_commits_late_comes_later_and_is_not_passed_over(self, scene: Scene) -> None:
+        scene.needs(not scene.traits.one_writer, "ids are given in the order of commits")
+        fence = scene.lease(RELAY)
+        late = scene.rival.begin("late")
+        scene.rival_store.add(late, [message("first")])
+        scene.add(message("second"))
+        log = scene.log()
+        (second,) = log.read(10)
+        log.save(second.receipt, fence)
+        fresh = scene.log()
+        late.commit()
+        scene.add(message("third"))
+
+        assert second.message.id == "second"
+        for each in (log, fresh, scene.log()):
+            assert ids(each.read(10)) == ["first", "third"]
+
+    def test_what_was_rolled_back_is_nowhere(self, scene: Scene) -> None:
+        tx = scene.session.begin("undone")
+        scene.store.add(tx, [message("undone")])
+        tx.rollback()
+        scene.add(message("m1"))
+
+        assert ids(scene.log().read(10)) == ["m1"]
+
+    def test_a_relay_that_lost_its_lease_saves_no_position(self, scene: Scene) -> None:
+        zombie, fence = scene.overtaken(RELAY)
+        scene.add(message("m1"), message("m2"))
+        log = scene.log()
+        rows = log.read(10)
+
+        with pytest.raises(FenceLost):
+            log.save(rows[1].receipt, zombie)
+        assert ids(scene.log().read(10)) == ["m1", "m2"]
+        log.save(rows[0].receipt, fence)
+        with pytest.raises(FenceLost):
+            log.rewind("start", zombie)
+        assert ids(scene.log().read(10)) == ["m2"]
+
+    def test_the_log_begins_at_the_first_row_that_marking_by_status_left(self, scene: Scene) -> None:
+        fence = scene.lease(RELAY)
+        scene.add(*(message(f"m{number}") for number in range(4)))
+        receipts = [scene.row(f"m{number}").receipt for number in range(4)]
+        scene.session.outbox.mark([receipts[0], receipts[2]], fence)
+        assert ids(scene.log().read(10))[0] == "m1"
+
+        scene.session.outbox.mark(receipts, fence)
+        log = scene.log()
+        assert ids(log.read(10)) == []
+        scene.add(message("m4"))
+        assert ids(log.read(10)) == ["m4"]
+
+    def test_lag_counts_what_is_beyond_the_saved_position(self, scene: Scene) -> None:
+        fence = scene.lease(RELAY)
+        log = scene.log()
+        assert (log.lag().waiting, log.lag().since) == (0, None)
+        scene.add(*(message(f"m{number}") for number in range(3)))
+        rows = log.read(10)
+
+        assert (log.lag().waiting, log.lag().since) == (3, OCCURRED_AT)
+        log.save(rows[1].receipt, fence)
+        assert (scene.log().lag().waiting, scene.log().lag().since) == (1, OCCURRED_AT)
+        log.save(rows[2].receipt, fence)
+        assert (log.lag().waiting, log.lag().since) == (0, None)
+
+    def test_a_sweep_deletes_nothing_beyond_the_saved_position(self, scene: Scene) -> None:
+        fence = scene.lease(RELAY)
+        scene.add(*(message(f"m{number}") for number in range(4)))
+        log = scene.log()
+        assert log.sweep(NOW, 10) == 0
+        log.save(log.read(10)[2].receipt, fence)
+
+        assert log.sweep(timedelta(days=30_000), 10) == 0
+        assert log.sweep(NOW, 1) == 1
+        assert log.sweep(NOW, 10) == 2
+        assert log.sweep(NOW, 10) == 0
+        assert ids(scene.log().read(10)) == ["m3"]
+        assert log.repeats("start") == 0
+
+    def test_the_log_goes_back_to_the_start_or_to_a_time(self, scene: Scene) -> None:
+        fence = scene.lease(RELAY)
+        early = structs.replace(message("early"), occurred_at=OCCURRED_AT - timedelta(days=1))
+        scene.add(early, message("late"), message("unsent"))
+        log = scene.log()
+        log.save(log.read(10)[1].receipt, fence)
+
+        assert (log.repeats("start"), log.repeats(OCCURRED_AT.isoformat())) == (2, 1)
+        assert log.rewind((OCCURRED_AT + timedelta(hours=1)).isoformat(), fence) == 0
+        assert ids(scene.log().read(10)) == ["unsent"]
+        assert log.rewind(OCCURRED_AT.isoformat(), fence) == 1
+        assert ids(scene.log().read(10)) == ["late", "unsent"]
+        assert log.rewind("start", fence) == 1
+        assert ids(scene.log().read(10)) == ["early", "late", "unsent"]

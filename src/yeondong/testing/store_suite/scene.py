@@ -14,7 +14,7 @@ import pytest
 from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
 from yeondong.core.message import Kind, Message
-from yeondong.core.store import Hold, OpenTransaction, Session, Store
+from yeondong.core.store import Hold, OpenTransaction, OutboxLog, Session, Store
 from yeondong.core.traits import Traits
 
 FLOW: Final = "orders to search"
@@ -103,8 +103,18 @@ class Scene:
         return ids(self.session.outbox.waiting(limit, on_loan))
 
     def row(self, id: str) -> Delivery:
-        """Return one outbox row, whatever its status."""
-        return next(found for found in self.session.outbox.following(0, 1_000) if found.message.id == id)
+        """Return one outbox row that waits and is not blocked."""
+        session = self.store.connect()
+        try:
+            return next(found for found in session.outbox.waiting(1_000, ()) if found.message.id == id)
+        finally:
+            session.close()
+
+    def log(self, store: Store | None = None) -> OutboxLog:
+        """Return the outbox's log as a relay sees it that has just been opened."""
+        log = self.another(store).outbox_log
+        log.resume()
+        return log
 
     def claim(self, *claimed: str, group: str = GROUP) -> set[str]:
         with self.committed() as tx:
