@@ -12,12 +12,13 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from benchmarks.peers.environment import PeerMissing, python_with
+from benchmarks.servers import bring_up, room
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SIDE_SECONDS: Final = 600
@@ -41,25 +42,36 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the figure should be: at least so many times a peer's or the limit's, or at most a value of its own unit."""
+    """What the figure should be.
 
-    than: Literal["peer", "limit", "at most"]
+    At least so many times the best peer's or the limit's; at most a value of its own unit; or at most so much
+    ``above limit``.
+    """
+
+    than: Literal["peer", "limit", "at most", "above limit"]
     value: float
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One figure of a work; ``figure`` is its name in what the sides print."""
+    """One figure of a work; ``figure`` is its name in what the sides print. Of times the shortest is the best."""
 
     name: str
     unit: str
     figure: str
     targets: Sequence[Target] = ()
 
+    @property
+    def best(self) -> Callable[[Iterable[float]], float]:
+        return min if self.unit == "ms" else max
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """The same work for ours, the peers and the limit; ``limit_is`` says exactly what the limit does."""
+    """The same work for ours, the peers and the limit; ``limit_is`` says exactly what the limit does.
+
+    ``needs`` are servers: each run of a side gets a database and topics of its own there.
+    """
 
     name: str
     parts: Sequence[Part]
@@ -68,6 +80,7 @@ class Work:
     limit: Side | None = None
     limit_is: str
     settings: Mapping[str, Any]
+    needs: Collection[str] = ()
     rounds: int = 5
 
 
@@ -88,14 +101,17 @@ class Line:
         return self.part.name
 
     def ratio(self, than: str) -> float | None:
-        """Ours by the fastest peer's, or by the limit's."""
-        other = self.limit if than == "limit" else max(self.peers.values(), default=None)
+        """Ours by the best peer's, or by the limit's."""
+        best = self.part.best(self.peers.values()) if self.peers else None
+        other = self.limit if than == "limit" else best
         return self.ours / other if other else None
 
     def met(self, target: Target) -> bool | None:
         """Whether a target is met; None if there is nothing to compare with."""
         if target.than == "at most":
             return self.ours <= target.value
+        if target.than == "above limit":
+            return None if self.limit is None else self.ours - self.limit <= target.value
         ratio = self.ratio(target.than)
         return None if ratio is None else ratio >= target.value
 
@@ -131,6 +147,7 @@ class _Runs:
 
 def measure(works: Sequence[Work], *, rounds: int | None, install: bool, tell: Tell) -> list[Line]:
     """Run all sides of all works; ``rounds`` counts instead of the works' own where those are more than one."""
+    bring_up({need for work in works for need in work.needs})
     return [line for work in works for line in _measure_one(work, rounds, install, tell)]
 
 
@@ -150,7 +167,8 @@ def _measure_one(work: Work, rounds: int | None, install: bool, tell: Tell) -> l
         tell(f"{work.name}: round {number + 1} of {count}")
         first = number % len(sides)
         for side in sides[first:] + sides[:first]:
-            runs[side.name].figures.append(run_side(side, pythons[side.name]))
+            with room(work.needs) as told:
+                runs[side.name].figures.append(run_side(side, pythons[side.name], told))
     return [
         Line(
             part=part,
@@ -165,9 +183,9 @@ def _measure_one(work: Work, rounds: int | None, install: bool, tell: Tell) -> l
     ]
 
 
-def run_side(side: Side, python: str) -> Mapping[str, float]:
-    """Run one side once and return its figures."""
-    command = [python, "-m", side.module, side.function, json.dumps(dict(side.options))]
+def run_side(side: Side, python: str, told: Mapping[str, str]) -> Mapping[str, float]:
+    """Run one side once, with its options and what it is ``told`` about the servers, and return its figures."""
+    command = [python, "-m", side.module, side.function, json.dumps({**side.options, **told})]
     ended = subprocess.run(
         command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=SIDE_SECONDS, check=False
     )

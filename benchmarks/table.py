@@ -79,4 +79,6 @@ def _ratio(value: float | None) -> str:
 def _target(target: Target, unit: str) -> str:
     if target.than == "at most":
         return f"at most {target.value:g} {unit}"
+    if target.than == "above limit":
+        return f"at most {target.value:g} {unit} above limit"
     return f"{target.value:g} of limit" if target.than == "limit" else f"{target.value:g} times peer"

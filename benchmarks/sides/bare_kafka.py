@@ -1,0 +1,124 @@
+"""The limits of messaging on Kafka: confluent-kafka with the same headers, and nothing around it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from confluent_kafka import Consumer, Message, Producer
+
+from benchmarks.sides.arrivals import Arrivals
+from benchmarks.sides.kafka import create_topic
+from benchmarks.sides.orders import Order, make_orders
+from benchmarks.sides.running import run
+
+BATCH = 1_000
+WAIT_SECONDS = 60.0
+
+
+def headers_of(number: int) -> list[tuple[str, bytes]]:
+    """Return the headers that ours have, of the same sizes."""
+    return [
+        ("ce_specversion", b"1.0"), ("ce_id", b"00000000-0000-7000-8000-%012d" % number), ("ce_type", b"Order"),
+        ("ce_source", b"/measured"), ("ce_time", b"2026-11-22T00:00:00.000000Z"),
+        ("content-type", b"application/json"),
+    ]  # fmt: skip
+
+
+def make_producer(kafka: str, linger_ms: float = 2) -> Producer:
+    """Return a producer as durable and as orderly as ours."""
+    return Producer({
+        "bootstrap.servers": kafka, "enable.idempotence": True, "linger.ms": linger_ms,
+        "queue.buffering.max.messages": 1_000_000,
+    })  # fmt: skip
+
+
+def publish(kafka: str, topic: str, messages: int, each: int, size: int) -> Mapping[str, float]:
+    """Produce ``each`` messages, made before, and wait for their confirmations."""
+    create_topic(kafka, topic)
+    producer = make_producer(kafka)
+    produce_all(producer, topic, [(b"warm", b"warm", headers_of(0))], 1)
+    ready = [
+        (msgspec.json.encode(order), order.customer.encode(), headers_of(number))
+        for number, order in enumerate(make_orders(messages, size))
+    ]
+    began = time.perf_counter()
+    produce_all(producer, topic, ready, each)
+    return {"rate": messages / (time.perf_counter() - began)}
+
+
+def produce_all(producer: Producer, topic: str, ready: list[tuple[bytes, bytes, Any]], each: int) -> None:
+    """Produce with a callback each, and wait for all after ``each``."""
+    confirmed = 0
+
+    def delivered(error: Any, _message: Message) -> None:
+        nonlocal confirmed
+        if error is None:
+            confirmed += 1
+
+    produce = producer.produce
+    for start in range(0, len(ready), each):
+        for data, key, headers in ready[start : start + each]:
+            produce(topic, data, key, headers=headers, on_delivery=delivered)
+        producer.flush()
+    if confirmed != len(ready):
+        raise RuntimeError(f"{confirmed} of {len(ready)} messages were confirmed")
+
+
+def consume(kafka: str, topic: str, messages: int, size: int) -> Mapping[str, float]:
+    """Take batches, read the headers and decode the data; commit the offsets of each batch, without waiting."""
+    fill(kafka, topic, messages, size)
+    decode = msgspec.json.Decoder(Order).decode
+    consumer = Consumer({
+        "bootstrap.servers": kafka, "group.id": topic, "enable.auto.commit": False, "auto.offset.reset": "earliest"
+    })  # fmt: skip
+    consumer.subscribe([topic])
+    began, seen, give_up = 0.0, 0, time.monotonic() + WAIT_SECONDS
+    while seen < messages:
+        first = consumer.poll(1.0)
+        if first is None:
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"{seen} of {messages} messages came within {WAIT_SECONDS:g} s")
+            continue
+        began = began or time.perf_counter()
+        for message in (first, *consumer.consume(BATCH - 1, 0)):
+            dict(message.headers() or ())
+            decode(message.value() or b"")
+            seen += 1
+        consumer.commit(asynchronous=True)
+    seconds = time.perf_counter() - began
+    consumer.close()
+    return {"rate": messages / seconds}
+
+
+def fill(kafka: str, topic: str, messages: int, size: int, *, create: bool = True) -> None:
+    """Put messages into a topic as ours would."""
+    if create:
+        create_topic(kafka, topic)
+    ready = [
+        (msgspec.json.encode(order), order.customer.encode(), headers_of(number))
+        for number, order in enumerate(make_orders(messages, size))
+    ]
+    produce_all(make_producer(kafka, 20), topic, ready, messages)
+
+
+def latency(kafka: str, topic: str, samples: int) -> Mapping[str, float]:
+    """Produce one message at a time, and note when it comes to a consumer."""
+    arrivals = Arrivals(kafka, topic)
+    producer = make_producer(kafka, linger_ms=0)
+
+    def act(number: int) -> float:
+        began = time.perf_counter()
+        produce_all(producer, topic, [(b'{"number":%d}' % number, b"%d" % number, headers_of(number))], 1)
+        return began
+
+    try:
+        return arrivals.measure(act, samples)
+    finally:
+        arrivals.close()
+
+
+if __name__ == "__main__":
+    run(publish, consume, latency)
