@@ -10,7 +10,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-vers
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo unit test check fmt bench lock clean
+.PHONY: help setup demo unit servers test check fmt bench lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +36,14 @@ demo: setup  ## Run the shop as processes, kill them, and check what they promis
 unit: setup  ## Run the tests without input and output, in seconds
 	$(PYTEST) $(wildcard tests/unit tests/typing)
 
-test: setup  ## Run all tests, two at a time
+# In CI also what tests with servers of their own need, where the shared ones run in containers.
+servers:  ## Start the servers that tests use, on loopback; scripts/services down ends them
+	$(if $(CI),scripts/services install)
+	scripts/services up
+
+# Without a server its tests are skipped, save in CI.
+test: setup  ## Run all tests, two at a time, and start the servers that they use
+	$(if $(CI),,-)@$(MAKE) --no-print-directory servers
 	$(PYTEST) -n2 --dist worksteal tests
 
 check: setup  ## Lint, format, types, import rules

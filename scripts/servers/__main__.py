@@ -20,14 +20,14 @@ class Refused(Exception):
 
 
 def main() -> int:
+    actions = {"up": up, "down": down, "status": status, "install": install, "missing": missing}
     parser = argparse.ArgumentParser(prog="scripts/services", description=__doc__)
-    parser.add_argument("action", choices=["up", "down", "status", "install"])
+    parser.add_argument("action", choices=list(actions))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(TABLE)}; all, where none is named")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.names) - set(TABLE)):
         parser.error(f"no server named {unknown[0]!r}; there are {', '.join(TABLE)}")
     names = [name for name in TABLE if name in (arguments.names or TABLE)]
-    actions = {"up": up, "down": down, "status": status, "install": install}
     try:
         with _alone():
             return actions[arguments.action](names)
@@ -73,15 +73,21 @@ def down(names: Sequence[str]) -> int:
 
 def status(names: Sequence[str]) -> int:
     """Print where each server answers, and who started it; 1 where one is missing."""
-    missing = 0
+    away = 0
     for name in names:
         server = make(name)
         if not server.answers():
-            missing += 1
+            away += 1
             print(f"{name:<11}does not answer on port {server.port}; start it: scripts/services up {name}")
         else:
             print(f"{name:<11}{server.address:<51}{_owner(name)}")
-    return min(missing, 1)
+    return min(away, 1)
+
+
+def missing(names: Sequence[str]) -> int:
+    """Print the names of those that do not answer, for programs."""
+    print(*[name for name in names if not make(name).answers()])
+    return 0
 
 
 def install(names: Sequence[str]) -> int:
