@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import sys
@@ -12,8 +13,9 @@ from types import FrameType
 
 from rich.console import Console
 
-from examples.shop.checker import Least, judge, show, write
-from examples.shop.demo import Demo, Plan
+from examples.shop.checker import Least, check, show, write
+from examples.shop.demo import LEDGER, Demo, Plan
+from examples.shop.place import Nowhere, place_of
 
 
 def main() -> int:
@@ -27,8 +29,14 @@ def main() -> int:
 
 def _demo(asked: argparse.Namespace, console: Console) -> int:
     folder = _empty_folder(asked.folder)
+    try:
+        place = place_of(os.environ, folder)
+    except Nowhere as nowhere:
+        sys.exit(f"{nowhere}")
     plan = Plan(
         orders=asked.orders,
+        relays=asked.relays or (2 if place.several else 1),
+        workers=asked.workers or (3 if place.several else 1),
         kills=asked.kills,
         outage_seconds=asked.outage,
         deadline_seconds=asked.deadline,
@@ -39,7 +47,8 @@ def _demo(asked: argparse.Namespace, console: Console) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     console.print(f"the demo's files are in {folder}", highlight=False, soft_wrap=True)
     try:
-        Demo(plan, folder, console).run()
+        with place.made(keep=asked.keep):
+            Demo(plan, place, folder, console).run()
     except KeyboardInterrupt:
         console.print(f"interrupted; everything is in {folder}", highlight=False, soft_wrap=True)
         return 130
@@ -47,12 +56,12 @@ def _demo(asked: argparse.Namespace, console: Console) -> int:
     if code == 0 and not asked.keep:
         shutil.rmtree(folder)
     else:
-        console.print(f"everything is in {folder}: databases, journals, ledger, logs", highlight=False, soft_wrap=True)
+        console.print(f"everything is in {folder}: databases, ledger, logs", highlight=False, soft_wrap=True)
     return code
 
 
 def _check(folder: Path, least: Least, console: Console) -> int:
-    findings = judge(folder, least)
+    findings = check(folder / LEDGER, least)
     show(findings, console)
     write(findings, folder / "verdict.json")
     broken = sorted({finding.promise for finding in findings if not finding.kept})
@@ -80,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--folder", type=Path, help="a new folder for its files (default: a temporary one)")
     demo.add_argument("--keep", action="store_true", help="keep the files also when every promise was kept")
     demo.add_argument("--seed", type=int, default=1, help="other customers, other orders")
+    demo.add_argument("--relays", type=int, help="how many relays (default: 1, and 2 on PostgreSQL and Kafka)")
+    demo.add_argument("--workers", type=int, help="how many workers (default: 1, and 3 on PostgreSQL and Kafka)")
     demo.add_argument("--outage", type=float, default=3.0, metavar="SECONDS", help="how long the partner is away")
     demo.add_argument("--deadline", type=float, default=90.0, metavar="SECONDS", help="give up after this time")
     demo.add_argument("--app", default="examples.shop.app", help="module with the shop; tests name broken ones here")

@@ -4,11 +4,12 @@ An order and its messages are written in one transaction. A relay sends them on;
 the partner that keeps the members' points follow, each at its own pace:
 
     yeondong run examples.shop.app:app
+
+Nothing here says on which database or broker: one SQLite file, or PostgreSQL and Kafka.
 """
 
 import http.client
 import os
-import sqlite3
 from datetime import timedelta
 from http import HTTPStatus
 
@@ -37,20 +38,22 @@ class SoldOut(Exception):
     """The product is gone, so the order was not placed."""
 
 
-def place_order(shop: sqlite3.Connection, order_id: str, member_id: int, product_id: str, amount: int) -> None:
+def place_order(order_id: str, member_id: int, product_id: str, amount: int) -> None:
     """Write an order and its messages in one transaction: all of it, or nothing. Raises ``SoldOut``."""
-    with shop:
-        shop.execute("begin immediate")
+    placed = OrderPlaced(order_id, member_id, product_id, amount)
+    with app.transaction() as tx:
         # What the key names is changed first: then a member's messages have the order of the member's orders.
-        [(nth,)] = shop.execute("update members set orders = orders + 1 where id = ? returning orders", (member_id,))
-        shop.execute("insert into orders values (?, ?, ?, ?, ?)", (order_id, member_id, nth, product_id, amount))
-        outbox.add(
-            shop,
-            OrderPlaced(order_id, member_id, product_id, amount),
-            GrantPoints(order_id, member_id, points=amount // 100),
+        tx.execute("update members set orders = orders + 1 where id = :member_id", placed)
+        tx.execute(
+            "insert into orders (id, member_id, nth, product_id, amount) values"
+            " (:order_id, :member_id, (select orders from members where id = :member_id), :product_id, :amount)",
+            placed,
         )
-        taken = shop.execute("update products set stock = stock - 1 where id = ? and stock > 0", (product_id,))
-        if taken.rowcount == 0:
+        outbox.add(tx, placed, GrantPoints(order_id, member_id, points=amount // 100))
+        taken = tx.execute(
+            "update products set stock = stock - 1 where id = :product_id and stock > 0 returning stock", placed
+        )
+        if not list(taken):
             raise SoldOut(product_id)  # and with the order its messages are gone too
 
 
@@ -71,7 +74,7 @@ def count_sale(order: OrderPlaced, tx: Transaction) -> None:
     """Add an order to its member's sum. Adding twice would be wrong, and a repeated message is not handled twice."""
     tx.execute(
         "insert into sales (member_id, orders, amount) values (:member_id, 1, :amount)"
-        " on conflict (member_id) do update set orders = orders + 1, amount = amount + excluded.amount",
+        " on conflict (member_id) do update set orders = sales.orders + 1, amount = sales.amount + excluded.amount",
         order,
     )
 

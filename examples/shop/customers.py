@@ -1,22 +1,20 @@
 """Customers: a process that places orders, and writes down what the shop told it.
 
-It places one order for each line that it reads from standard input. Its journal is independent of everything in the
-shop: one line on the disk before an order is tried, one after.
+It places one order for each line that it reads from standard input. What it writes is independent of everything in the
+shop: one line in the ledger before an order is tried, one after.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import random
-import sqlite3
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+
+from examples.shop.ledger import Ledger
 
 SOLD_OUT = "last-year's-calendar"
 UNTITLED = "mystery-box"
@@ -32,19 +30,6 @@ class Order:
     member_id: int
     product_id: str
     amount: int
-
-
-class Journal:
-    """What this process tried, and what it was told."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=0)
-
-    def write(self, what: str, order: Order) -> None:
-        """Write a line; it is on the disk when this returns."""
-        line = {"at": time.time(), "pid": os.getpid(), "what": what, **asdict(order)}
-        self._file.write(json.dumps(line).encode() + b"\n")
-        os.fsync(self._file.fileno())
 
 
 def wishes(customer: int, orders: int, members: int, seed: int) -> Iterator[Order]:
@@ -77,21 +62,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     asked = parser.parse_args()
     shop = import_module(asked.shop)
-    journal = Journal(Path(f"customer-{asked.customer}.jsonl"))
-    connection = sqlite3.connect("shop.db", timeout=30, isolation_level=None)
+    ledger = Ledger(Path("ledger.jsonl"), by=f"customer-{asked.customer}")
     for order in wishes(asked.customer, asked.orders, asked.members, asked.seed):
         if not sys.stdin.readline():
             break
-        journal.write("tries", order)
+        ledger.write("tries", order=order.order_id)
         try:
-            shop.place_order(connection, **asdict(order))
+            shop.place_order(**asdict(order))
         except shop.SoldOut:
-            journal.write("rolled back", order)
+            ledger.write("rolled back", order=order.order_id)
         except Exception as error:  # noqa: BLE001 - whatever it was, whether the order was placed is not known
-            journal.write("unknown", order)
-            print(f"customer {asked.customer}, order {order.order_id}: {error!r}", file=sys.stderr)
+            ledger.write("unknown", order=order.order_id, error=repr(error))
         else:
-            journal.write("placed", order)
+            ledger.write("placed", order=order.order_id)
 
 
 if __name__ == "__main__":

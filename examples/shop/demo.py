@@ -1,21 +1,21 @@
 """The demo: the shop as processes, struck again and again.
 
-A relay and a worker, killed in mid-work; customers that all order at once; a partner that goes away; an order that only
+Relays and workers, killed in mid-work; customers that all order at once; a partner that goes away; an order that only
 a person can repair. Everything happens when the orders have come far enough, so that a slow machine sees the same
-story. What happens is written into ``story.jsonl``; the checker judges afterwards.
+story. What happens is written into ``ledger.jsonl``; the checker judges afterwards.
 """
 
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -24,13 +24,15 @@ from typing import Any
 from rich.console import Console
 
 from examples.shop.crowd import Crowd
-from examples.shop.customers import PRODUCTS, SOLD_OUT, UNTITLED
-from examples.shop.evidence import Evidence, Progress
+from examples.shop.customers import UNTITLED
+from examples.shop.evidence import Progress
+from examples.shop.ledger import Ledger, Trail
+from examples.shop.place import Place
 from examples.shop.processes import Program
 from examples.shop.screen import Screen
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
+ROOT = Path(__file__).parents[2]
+LEDGER = "ledger.jsonl"
 YEONDONG = ("-m", "yeondong")
 
 LOOK_SECONDS = 0.002
@@ -39,6 +41,9 @@ STOP_SECONDS = 10.0
 COMMAND_SECONDS = 20.0
 FIRST_STRIKE, LAST_STRIKE, NO_MORE_STRIKES = 0.10, 0.60, 0.84
 OUTAGE_AT = 0.62
+START_SECONDS = 3.0  # a new process has to be started and to import its libraries, on a busy machine
+POLL_SECONDS = 1.0
+OUTAGE_SECONDS = 6.0  # at most 5 s between two tries
 
 
 class Hung(Exception):
@@ -51,6 +56,8 @@ class Plan:
 
     orders: int = 300
     customers: int = 4
+    relays: int = 1
+    workers: int = 1
     kills: int = 3
     outage_seconds: float = 3.0
     lease_seconds: float = 2.0
@@ -89,32 +96,37 @@ def strikes(kills: int) -> list[Strike]:
 class Demo:
     """One run in one folder. Whatever happens, no process is left behind."""
 
-    def __init__(self, plan: Plan, folder: Path, console: Console) -> None:
+    def __init__(self, plan: Plan, place: Place, folder: Path, console: Console) -> None:
         self._plan = plan
+        self._place = place
         self._folder = folder
-        self._story = (folder / "story.jsonl").open("w", encoding="utf-8")
+        self._ledger = Ledger(folder / LEDGER, by="demo")
+        self._evidence = place.evidence(folder / LEDGER)
         self._screen = Screen(console, plan.orders)
         self._began = time.monotonic()
         self._environment = {
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "YEONDONG_LEASE_SECONDS": str(plan.lease_seconds),
+            **place.environment,
         }
         self._app = f"{plan.app}:app"
         self._outside = self._program(
-            "outside", "-m", "examples.shop.outside", "--ledger", "ledger.jsonl", "--address", "address.txt"
+            "outside", "-m", "examples.shop.outside", "--ledger", LEDGER, "--address", "address.txt"
         )
         self._programs = {
-            "relay": self._program("relay", *YEONDONG, "relay", self._app),
-            "worker": self._program("worker", *YEONDONG, "run", self._app, "--no-relay"),
+            "relay": self._alike("relay", plan.relays, *YEONDONG, "relay", self._app),
+            "worker": self._alike("worker", plan.workers, *YEONDONG, "run", self._app, "--no-relay"),
         }
+        self._turns = itertools.cycle(self._programs["worker"])
         self._customers = [self._customer(number) for number in range(1, plan.customers + 1)]
-        self._crowd = Crowd(self._customers, folder, plan.crowd)
+        self._crowd = Crowd(self._customers, Trail(folder / LEDGER), plan.crowd)
+        self._gate = plan.crowd
         self._under_way = 0
 
     def run(self) -> None:
         """Tell the story; what goes wrong in it is part of it."""
-        self._note("planned", **asdict(self._plan), crowd=self._plan.crowd)
+        self._note("planned", **asdict(self._plan), crowd=self._plan.crowd, place=self._place.told)
         try:
             with self._screen:
                 self._open()
@@ -124,62 +136,90 @@ class Demo:
         except Hung as hung:
             self._tell(f"[red]hung: {hung}[/]", "hung", reason=str(hung))
         finally:
-            for program in (*self._customers, *self._programs.values(), self._outside):
+            for program in (*self._customers, *self._all_programs, self._outside):
                 if program.alive:
                     program.kill()
+            self._evidence.record(self._folder / LEDGER)
+            self._evidence.close()
+            self._note("files", bytes=sum(path.stat().st_size for path in self._folder.glob("*.db*")))
             self._note("ended", most_under_way=self._under_way)
-            self._story.close()
+            self._ledger.close()
 
     # --- the story ----------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        _make_tables(self._folder / "shop.db", self._plan)
+        plan = self._plan
+        self._yeondong("db", "create", self._app, right=(0,))
+        self._run("-m", "examples.shop.tables", "--members", str(plan.members), "--stock", str(plan.orders), right=(0,))
         self._outside.start()
         address = self._folder / "address.txt"
         self._wait_for(address.exists, "the partner serves")
         self._partner = address.read_text(encoding="ascii")
         self._environment["SHOP_PARTNER"] = self._partner
-        for program in self._programs.values():
+        for program in self._all_programs:
             program.start()
-        self._wait_for(lambda: Evidence.is_complete(self._folder), "relay and worker have made their tables")
-        self._evidence = Evidence(self._folder)
+        self._wait_for(self._evidence.is_complete, "relay and worker are at work")
         self._crowd.start()
-        self._tell(f"the shop is open: {self._plan.customers} customers, one relay, one worker, one partner", "opened")
+        who = [f"{plan.customers} customers", _number(plan.relays, "relay"), _number(plan.workers, "worker")]
+        self._tell(f"the shop is open: {', '.join(who)}, one partner; with {self._place.told}", "opened")
 
     def _sell(self) -> None:
         outage_to_come = self._plan.outage_seconds > 0
         for strike in strikes(self._plan.kills):
+            self._let_in_until(strike)
             if outage_to_come and strike.at > OUTAGE_AT:
                 self._send_partner_away()
                 outage_to_come = False
             self._strike(strike)
+        self._gate = sys.maxsize
         if outage_to_come:  # after the last kill: what piles up meanwhile would let too many orders through before it
             self._send_partner_away()
 
+    def _let_in_until(self, strike: Strike) -> None:
+        """Keep customers from running ahead, but never all: whether work goes on is seen by new orders alone."""
+        placed = self._evidence.progress().placed
+        self._gate = max(self._orders_at(strike.at) + self._plan.crowd, placed + self._plan.crowd // 2)
+
     def _strike(self, strike: Strike) -> None:
-        program = self._programs[strike.victim]
         self._until(lambda now: now.done >= self._orders_at(strike.at), f"{strike.at:.0%} of the orders are through")
+        program = self._victim(strike.victim)
         if strike.blow is signal.SIGKILL:
-            self._catch(strike.victim)
+            self._catch(strike.victim, program)
             struck = time.monotonic()
-            self._kill(strike.victim)
+            self._kill(strike.victim, program)
         else:
             struck = time.monotonic()
-            self._stop(strike.victim)
+            self._stop(strike.victim, program)
         after = self._evidence.progress()
+        self._gate = after.placed + self._plan.crowd // 2
         program.start()
         self._until(
-            lambda now: _has_moved(strike.victim, after, now) or self._nothing_to_do(),
+            lambda now: self._has_recovered(strike.victim, after, now) or self._nothing_to_do(),
             f"the {strike.victim} works again",
         )
         seconds = time.monotonic() - struck
-        self._tell(f"  the {strike.victim} works again after {seconds:.1f} s", "recovered",
-                   victim=strike.victim, blow=strike.blow.name, seconds=seconds)  # fmt: skip
+        most = self._plan.lease_seconds + POLL_SECONDS + START_SECONDS
+        self._tell(f"  the {strike.victim}'s work goes on after {seconds:.1f} s", "recovered",
+                   of=strike.victim, blow=strike.blow.name, seconds=seconds, most=most)  # fmt: skip
 
-    def _catch(self, victim: str) -> None:
+    def _victim(self, kind: str) -> Program:
+        """Return the one that has the lease; where nobody has one, each in turn."""
+        owner = self._evidence.owner("outbox" if kind == "relay" else "orders/search")
+        holders = [program for program in self._programs[kind] if f"-{program.pid}-" in owner]
+        if holders:
+            return holders[0]
+        return self._programs["relay"][0] if kind == "relay" else next(self._turns)
+
+    def _has_recovered(self, victim: str, before: Progress, now: Progress) -> bool:
+        if victim == "relay":
+            return now.sent > before.sent
+        # Not what is granted: the partner still answers a call of the worker that is dead.
+        return now.counted > before.counted and self._evidence.is_settled(before.sent)
+
+    def _catch(self, victim: str, program: Program) -> None:
         """Freeze a program between an effect and its note, where a kill hurts most; or anywhere, if that takes long."""
-        program = self._programs[victim]
         give_up = time.monotonic() + AIM_SECONDS
+        self._gate = self._orders_at(NO_MORE_STRIKES)
 
         def caught(now: Progress) -> bool:
             late = time.monotonic() > give_up or now.done >= self._orders_at(NO_MORE_STRIKES)
@@ -193,22 +233,22 @@ class Demo:
 
         self._until(caught, f"the {victim} is at work")
 
-    def _kill(self, victim: str) -> None:
-        program = self._programs[victim]
+    def _kill(self, victim: str, program: Program) -> None:
         peak = program.peak_bytes()
         share = self._evidence.progress().done / self._plan.orders
         program.kill()
         left = self._in_between(victim)
-        self._tell(f"[red]killed the {victim}[/] at {share:.0%} of the orders, messages in its hands: {left}", "killed",
-                   victim=victim, share=share, left=left, peak_bytes=peak)  # fmt: skip
+        self._tell(f"[red]killed {program.name}[/] at {share:.0%} of the orders, messages in its hands: {left}",
+                   "killed", victim=victim, program=program.name, share=share, left=left, peak_bytes=peak)  # fmt: skip
 
-    def _stop(self, victim: str) -> None:
-        program = self._programs[victim]
+    def _stop(self, victim: str, program: Program) -> None:
         peak = program.peak_bytes()
         code, seconds = program.stop(STOP_SECONDS)
-        left = self._in_between(victim)
-        self._tell(f"stopped the {victim} with SIGTERM: exit code {code} after {seconds:.1f} s", "stopped",
-                   victim=victim, code=code, seconds=seconds, left=left, peak_bytes=peak)  # fmt: skip
+        # What others of its kind have in their hands is not its.
+        left = 0 if any(other.alive for other in self._programs[victim]) else self._in_between(victim)
+        self._tell(f"stopped {program.name} with SIGTERM: exit code {code} after {seconds:.1f} s", "stopped",
+                   victim=victim, program=program.name, code=code, seconds=seconds, left=left,
+                   peak_bytes=peak)  # fmt: skip
 
     def _send_partner_away(self) -> None:
         self._until(lambda now: now.done >= self._orders_at(OUTAGE_AT), f"{OUTAGE_AT:.0%} of the orders are through")
@@ -221,7 +261,7 @@ class Demo:
         waited = time.monotonic() - back
         failed = self._evidence.failed()
         self._tell(f"  points are granted again {waited:.1f} s after it came back", "recovered",
-                   victim="partner", blow="outage", seconds=waited, failed=failed)  # fmt: skip
+                   of="points", blow="outage", seconds=waited, most=OUTAGE_SECONDS, failed=failed)  # fmt: skip
 
     def _repair(self) -> None:
         self._until(lambda _: self._crowd.gone, "all orders are placed")
@@ -238,9 +278,7 @@ class Demo:
             error = failure["error"].partition("\n")[0]
             self._tell(f"[yellow]{failure['flow']} failed[/], messages behind it: {failure['behind']}; {error}",
                        "failure", **failure)  # fmt: skip
-        with sqlite3.connect(self._folder / "shop.db", timeout=10) as shop:
-            shop.execute("update products set title = 'Mystery box' where id = ?", (UNTITLED,))
-        shop.close()
+        self._evidence.mend(UNTITLED, "Mystery box")
         for failure in failures:
             self._yeondong("failures", "retry", self._app, failure["id"], "--yes")
         self._tell("a person gave the product its title and retried the failure", "retried")
@@ -249,8 +287,9 @@ class Demo:
 
     def _close(self) -> None:
         self._look_at_status()
-        for victim in self._programs:
-            self._stop(victim)
+        for victim, programs in self._programs.items():
+            for program in programs:
+                self._stop(victim, program)
         code, _ = self._outside.stop(STOP_SECONDS)
         self._note("partner stopped", code=code)
 
@@ -260,7 +299,7 @@ class Demo:
         """Let customers in until the condition holds. Raises ``Hung`` at the deadline."""
         while True:
             now = self._evidence.progress()
-            self._crowd.admit(now)
+            self._crowd.admit(now, self._gate)
             self._screen.show(now)
             self._under_way = max(self._under_way, now.placed - now.done)
             if condition(now):
@@ -272,7 +311,7 @@ class Demo:
             self._look_again(what)
 
     def _look_again(self, what: str) -> None:
-        for program in (self._outside, *self._programs.values()):
+        for program in (self._outside, *self._all_programs):
             if program.ended:
                 raise Hung(f"the {program.name} ended by itself, see {program.name}.log; waiting until {what}")
         if time.monotonic() - self._began > self._plan.deadline_seconds:
@@ -293,6 +332,14 @@ class Demo:
 
     # --- programs -----------------------------------------------------------------------------------------------------
 
+    @property
+    def _all_programs(self) -> list[Program]:
+        return [program for programs in self._programs.values() for program in programs]
+
+    def _alike(self, name: str, count: int, *arguments: str) -> list[Program]:
+        names = [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
+        return [self._program(each, *arguments) for each in names]
+
     def _program(self, name: str, *arguments: str) -> Program:
         return Program(name, (sys.executable, *arguments), self._folder, self._environment)
 
@@ -303,10 +350,13 @@ class Demo:
         spelled = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return self._program(f"customer-{number}", "-m", "examples.shop.customers", *spelled)
 
-    def _yeondong(self, *words: str) -> str:
-        """Run the command line as a person would; return what it printed."""
+    def _yeondong(self, *words: str, right: Collection[int] = (0, 1)) -> str:
+        """Run the command line as a person would; return what it printed. It ends with 1 where a person is needed."""
+        return self._run(*YEONDONG, *words, right=right)
+
+    def _run(self, *words: str, right: Collection[int]) -> str:
         ran = subprocess.run(
-            (sys.executable, *YEONDONG, *words),
+            (sys.executable, *words),
             cwd=self._folder,
             env={**os.environ, **self._environment},
             stdin=subprocess.DEVNULL,
@@ -316,11 +366,13 @@ class Demo:
             check=False,
         )
         self._note("command", words=words, code=ran.returncode, error=ran.stderr)
+        if ran.returncode not in right:
+            raise Hung(f"{' '.join(words)} ended with {ran.returncode}: {ran.stderr.strip()}")
         return ran.stdout
 
     def _look_at_status(self) -> None:
         status = json.loads(self._yeondong("status", self._app, "--json"))
-        self._note("status", exit=status["exit"], flows=status["flows"], held_in_table=self._evidence.held())
+        self._note("status", exit=status["exit"], flows=status["flows"])
 
     # --- telling ------------------------------------------------------------------------------------------------------
 
@@ -329,28 +381,11 @@ class Demo:
         self._note(what, **facts)
 
     def _note(self, what: str, **facts: Any) -> None:
-        line = {"at": time.time(), "seconds_in": time.monotonic() - self._began, "what": what, **facts}
-        self._story.write(json.dumps(line) + "\n")
-        self._story.flush()
+        self._ledger.write(what, seconds_in=time.monotonic() - self._began, **facts)
 
 
-def _has_moved(victim: str, before: Progress, now: Progress) -> bool:
-    if victim == "relay":
-        return now.sent > before.sent
-    # Not what is granted: the partner still answers a call of the worker that is dead.
-    return now.indexed > before.indexed and now.counted > before.counted
-
-
-def _make_tables(path: Path, plan: Plan) -> None:
-    with sqlite3.connect(path) as shop:
-        shop.executescript((HERE / "tables.sql").read_text(encoding="utf-8"))
-        shop.executemany("insert into members (id) values (?)", ((id,) for id in range(1, plan.members + 1)))
-        titles = {product: product.replace("-", " ").capitalize() for product in (*PRODUCTS, SOLD_OUT)}
-        stocks = {**dict.fromkeys((*PRODUCTS, UNTITLED), plan.orders), SOLD_OUT: 0}
-        shop.executemany(
-            "insert into products values (?, ?, ?)", ((id, titles.get(id), stock) for id, stock in stocks.items())
-        )
-    shop.close()
+def _number(count: int, noun: str) -> str:
+    return f"one {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _post(address: str, path: str, content: dict[str, Any]) -> None:

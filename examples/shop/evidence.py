@@ -1,35 +1,73 @@
-"""What can be seen from outside: the shop's tables, the broker's log, the partner's ledger, the customers' journals.
+"""What can be seen from outside: the tables, the broker's log, what the partner and the customers wrote down.
 
-Read with sqlite3 and json alone. Whoever judges yeondong must not ask yeondong.
+Read with the drivers' own clients alone. Whoever judges yeondong must not ask yeondong.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Protocol
 
+from examples.shop.ledger import Ledger, Line, Trail
+from examples.shop.outside import PARTNER
+
+RECORDER: Final = "recorder"
 PROGRESS = """
 select
-  (select count(*) from main.orders),
-  (select count(distinct order_id) from main.search_index),
-  (select coalesce(sum(orders), 0) from main.sales),
-  (select coalesce(max(position), 0) from broker.yeondong_broker_log)
+  (select count(*) from orders),
+  (select count(distinct order_id) from search_index),
+  (select coalesce(sum(orders), 0) from sales)
 """
-GROUPS = "select count(*) from broker.yeondong_broker_groups"
-WAITING = "select message_id from main.yeondong_outbox where status = 'WAITING'"
-SENT = "select distinct message_id from broker.yeondong_broker_log"
-# What comes a second time because its sender was killed is left out: nobody has handled that copy yet.
-UNSETTLED = """
-select json_extract(cast(l.data as text), '$.order_id')
-from broker.yeondong_broker_log l join broker.yeondong_broker_groups g on g.channel = l.channel
-where g.channel = 'orders' and g.name = 'search' and l.position > g.position
-  and not exists (
-    select * from broker.yeondong_broker_log e where e.message_id = l.message_id and e.position < l.position)
-"""
+ORDERS = "select id, member_id, nth, product_id, amount from orders"
+INDEXED = "select order_id, member_id from search_index order by position"
+SALES = "select member_id, orders, amount from sales"
+OUTBOX = "select payload, status from yeondong_outbox"
+WAITING = "select message_id from yeondong_outbox where status = 'WAITING'"
+FAILED = "select count(*) from yeondong_held where status = 'FAILED'"
+HELD = "select count(*) from yeondong_held"
+RETRIES = "select count(*) from yeondong_actions where action = 'retry'"
+GROUPS = (("orders", "search"), ("orders", "statistics"), ("points", "shop"))
+
+
+class Database(Protocol):
+    """The database of shop and store, through another connection."""
+
+    def rows(self, statement: str) -> Sequence[tuple[Any, ...]]:
+        """Return the rows of a query."""
+
+    def change(self, statement: str) -> int:
+        """Do what a person with a SQL prompt would do; return how many rows changed."""
+
+    def close(self) -> None:
+        """Disconnect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One message in the broker's log, and where it stands."""
+
+    message: str
+    channel: str
+    partition: int
+    offset: int
+    order: str
+    key: str
+
+
+class Log(Protocol):
+    """The broker's log, read beside the groups."""
+
+    def sent(self) -> Sequence[Sent]:
+        """Return everything that is in the log so far, in order within each partition."""
+
+    def settled(self, channel: str, group: str) -> Mapping[int, int] | None:
+        """Return, by partition, the offset below which the group has noted everything; None before there is a group."""
+
+    def close(self) -> None:
+        """Disconnect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,96 +86,106 @@ class Progress:
         return min(self.counted, self.granted)
 
 
-class Trail:
-    """A file of JSON lines that another process writes. A line that is not yet complete is not there yet."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read = 0
-        self.lines: list[Mapping[str, Any]] = []
-
-    def follow(self) -> Sequence[Mapping[str, Any]]:
-        """Read what is new; return all lines."""
-        if self._path.exists():
-            with self._path.open("rb") as file:
-                file.seek(self._read)
-                whole, _, _ = file.read().rpartition(b"\n")
-            if whole:
-                self.lines += map(json.loads, whole.splitlines())
-                self._read += len(whole) + 1
-        return self.lines
-
-
 class Evidence:
-    """The folder of one demo. Reading changes nothing there."""
+    """What a running demo has left so far. Reading changes nothing there."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ledger = Trail(folder / "ledger.jsonl")
-        self.story = Trail(folder / "story.jsonl")
-        shop = (folder / "shop.db").as_uri()
-        apart = folder / "broker.db"
-        broker = apart.as_uri() if apart.exists() else shop
-        self._database = sqlite3.connect(f"{shop}?mode=ro", uri=True, timeout=10, isolation_level=None)
-        self._database.execute("attach ? as broker", (f"{broker}?mode=ro",))
-
-    @staticmethod
-    def is_complete(folder: Path) -> bool:
-        """Whether everybody who makes tables has done so."""
-        if not (folder / "shop.db").exists():
-            return False
-        evidence = Evidence(folder)
-        try:
-            return evidence.rows(GROUPS) == [(3,)] and evidence.failed() == 0
-        except sqlite3.OperationalError:
-            return False
-        finally:
-            evidence.close()
+    def __init__(self, database: Database, log: Log, ledger: Trail) -> None:
+        self._database = database
+        self._log = log
+        self._ledger = ledger
 
     def close(self) -> None:
-        """Close the databases."""
+        """Disconnect."""
         self._database.close()
+        self._log.close()
 
-    def rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Return the rows of a query. The store is ``main``; the log is ``broker``, also where they share one file."""
-        return self._database.execute(statement, values).fetchall()
-
-    def journals(self) -> Iterator[Mapping[str, Any]]:
-        """Give all lines of all customers."""
-        for path in sorted(self.folder.glob("customer-*.jsonl")):
-            yield from Trail(path).follow()
+    def is_complete(self) -> bool:
+        """Whether every group is there."""
+        return all(self._log.settled(channel, group) is not None for channel, group in GROUPS)
 
     def progress(self) -> Progress:
         """Say how far the orders are."""
-        [(placed, indexed, counted, sent)] = self.rows(PROGRESS)
-        granted = sum(line["what"] == "granted" for line in self.ledger.follow())
-        return Progress(placed, indexed, counted, granted, sent)
+        [(placed, indexed, counted)] = self._database.rows(PROGRESS)
+        self._ledger.follow()
+        return Progress(placed, indexed, counted, self._ledger.counts[PARTNER, "applied"], len(self._log.sent()))
+
+    def owner(self, flow: str) -> str:
+        """Return who has the lease of a flow, and nothing where nobody has."""
+        rows = self._database.rows(f"select owner from yeondong_leases where name = '{flow}'")  # noqa: S608 - ours
+        return str(rows[0][0]) if rows else ""
 
     def sent_but_not_marked(self) -> int:
-        """Count what the relay has sent and not yet noted: killed now, it sends these once more."""
-        waiting = {message_id for (message_id,) in self.rows(WAITING)}
-        return sum(message_id in waiting for (message_id,) in self.rows(SENT)) if waiting else 0
+        """Count what a relay has sent and not yet noted: killed now, it sends these once more."""
+        waiting = {message for (message,) in self._database.rows(WAITING)}
+        return len(waiting & {sent.message for sent in self._log.sent()}) if waiting else 0
 
     def handled_but_not_settled(self) -> int:
-        """Count what the worker has indexed and not yet told the broker: killed now, it is given these once more."""
-        unsettled = {order_id for (order_id,) in self.rows(UNSETTLED)}
-        indexed = {order_id for (order_id,) in self.rows("select order_id from main.search_index")}
-        return len(unsettled & indexed)
+        """Count what workers have indexed and not yet told the broker: killed now, they are given these once more."""
+        # What comes a second time because its sender was killed is left out: nobody has handled that copy yet.
+        first: dict[str, Sent] = {}
+        for sent in self._log.sent():
+            first.setdefault(sent.message, sent)
+        unsettled = {sent.order for sent in self._unsettled("orders", "search") if first[sent.message] is sent}
+        if not unsettled:
+            return 0
+        return len(unsettled & {str(order) for order, _ in self._database.rows(INDEXED)})
+
+    def is_settled(self, sent: int) -> bool:
+        """Whether the groups of the database have noted the first ``sent`` messages of the log as done."""
+        before = {(one.channel, one.partition): one.offset for one in self._log.sent()[:sent]}
+        return all(
+            (self._log.settled("orders", group) or {}).get(partition, 0) > offset
+            for (channel, partition), offset in before.items()
+            for group in ("search", "statistics")
+            if channel == "orders"
+        )
 
     def unsettled(self) -> int:
         """Count what is not noted as done, in the outbox and by any group."""
-        [(count,)] = self.rows(
-            "select count(*) from broker.yeondong_broker_log l join broker.yeondong_broker_groups g"
-            " on g.channel = l.channel and l.position > g.position"
-        )
-        return int(count) + len(self.rows(WAITING))
+        waiting = len(self._database.rows(WAITING))
+        return waiting + sum(len(self._unsettled(channel, group)) for channel, group in GROUPS)
 
     def failed(self) -> int:
         """Count what waits for a person."""
-        [(count,)] = self.rows("select count(*) from main.yeondong_held where status = 'FAILED'")
+        [(count,)] = self._database.rows(FAILED)
         return int(count)
 
     def held(self) -> int:
         """Count what waits for a person, and what waits behind it."""
-        [(count,)] = self.rows("select count(*) from main.yeondong_held")
+        [(count,)] = self._database.rows(HELD)
         return int(count)
+
+    def mend(self, product: str, title: str) -> None:
+        """Give a product the title that it should have had."""
+        self._database.change(f"update products set title = '{title}' where id = '{product}'")  # noqa: S608 - ours
+
+    def record(self, path: Path) -> None:
+        """Write into the ledger what stands in the tables and in the log."""
+        ledger = Ledger(path, by=RECORDER)
+        ledger.write_all(self._all())
+        ledger.close()
+
+    def _all(self) -> Iterator[Line]:
+        for order, member, nth, product, amount in self._database.rows(ORDERS):
+            yield {"what": "committed", "order": order, "key": str(member), "nth": nth, "product": product,
+                   "amount": amount}  # fmt: skip
+        for one in self._log.sent():
+            yield {"what": "sent", "where": one.channel, "message": one.message, "order": one.order, "key": one.key,
+                   "partition": one.partition, "offset": one.offset}  # fmt: skip
+        for order, member in self._database.rows(INDEXED):
+            yield {"what": "applied", "where": "search", "order": order, "key": str(member)}
+        for member, count, amount in self._database.rows(SALES):
+            yield {"what": "sum", "key": str(member), "orders": count, "amount": amount}
+        for payload, status in self._database.rows(OUTBOX):
+            yield {"what": "outbox", "order": json.loads(payload)["order_id"], "status": status}
+        yield {"what": "counted", "of": "messages still held at the end", "found": self.held(), "right": 0}
+        [(retries,)] = self._database.rows(RETRIES)
+        yield {"what": "counted", "of": "retries on record, with who did it", "found": retries, "right": 1}
+
+    def _unsettled(self, channel: str, group: str) -> list[Sent]:
+        settled = self._log.settled(channel, group) or {}
+        return [
+            sent
+            for sent in self._log.sent()
+            if sent.channel == channel and sent.offset >= settled.get(sent.partition, 0)
+        ]

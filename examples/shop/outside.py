@@ -1,6 +1,6 @@
 """The outside world: the partner that keeps the members' points, as a process of its own.
 
-It writes down all that reaches it, knows a repeat by the message's id, and can be sent away:
+It writes into the ledger what reaches it, knows a repeat by the message's id, and can be sent away:
 
     python -m examples.shop.outside --ledger ledger.jsonl --address address.txt
     curl -d '{"seconds": 3}' http://127.0.0.1:PORT/outage
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 import threading
@@ -19,34 +18,36 @@ from enum import Enum
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from examples.shop.ledger import Ledger, Trail
+
+PARTNER: Final = "partner"
 
 
-class Ledger:
-    """All that reached the partner, in the order of arrival; a line is on the disk before its answer leaves."""
+class Points:
+    """What the members were granted; a line is in the ledger before its answer leaves."""
 
     def __init__(self, path: Path) -> None:
         self._guard = threading.Lock()
-        self._file = path.open("ab", buffering=0)
-        lines = map(json.loads, path.read_bytes().splitlines())
-        self._granted = {line["message_id"] for line in lines if line["what"] == "granted"}
+        self._known = {line["message"] for line in Trail(path).follow() if line["by"] == PARTNER and "message" in line}
+        self._ledger = Ledger(path, by=PARTNER)
 
-    def grant(self, message_id: str, request: dict[str, Any]) -> None:
+    def grant(self, message: str, request: dict[str, Any]) -> None:
         """Grant the points, unless this message came before."""
         with self._guard:
-            what = "repeated" if message_id in self._granted else "granted"
-            self._granted.add(message_id)
-            self._write(what, message_id, request)
+            repeated = message in self._known
+            self._known.add(message)
+            self._write("repeated" if repeated else "applied", request, message=message)
 
-    def turn_away(self, message_id: str, request: dict[str, Any]) -> None:
+    def turn_away(self, request: dict[str, Any]) -> None:
         """Note that somebody came in vain."""
         with self._guard:
-            self._write("turned away", message_id, request)
+            self._write("turned away", request)
 
-    def _write(self, what: str, message_id: str, request: dict[str, Any]) -> None:
-        line = {"at": time.time(), "what": what, "message_id": message_id, **request}
-        self._file.write(json.dumps(line).encode() + b"\n")
-        os.fsync(self._file.fileno())
+    def _write(self, what: str, request: dict[str, Any], **facts: str) -> None:
+        key = str(request["member_id"])
+        self._ledger.write(what, where="points", order=request["order_id"], key=key, **facts)
 
 
 class Mood(Enum):
@@ -63,9 +64,9 @@ class Partner(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, points: Points) -> None:
         super().__init__(("127.0.0.1", 0), PartnerRequest)
-        self.ledger = ledger
+        self.points = points
         self._guard = threading.Lock()
         self._away_until = 0.0
         self._refused = 0
@@ -104,17 +105,17 @@ class PartnerRequest(BaseHTTPRequestHandler):
         else:
             self._answer(HTTPStatus.NOT_FOUND)
 
-    def _points(self, message_id: str, request: dict[str, Any]) -> None:
+    def _points(self, message: str, request: dict[str, Any]) -> None:
         match self.server.mood():
             case Mood.OPEN:
-                self.server.ledger.grant(message_id, request)
+                self.server.points.grant(message, request)
                 self._answer(HTTPStatus.OK)
             case Mood.ANSWER_LOST:
-                self.server.ledger.grant(message_id, request)
+                self.server.points.grant(message, request)
             case Mood.HANG_UP:
-                self.server.ledger.turn_away(message_id, request)
+                self.server.points.turn_away(request)
             case Mood.REFUSE:
-                self.server.ledger.turn_away(message_id, request)
+                self.server.points.turn_away(request)
                 self._answer(HTTPStatus.SERVICE_UNAVAILABLE)
 
     def _answer(self, status: HTTPStatus) -> None:
@@ -132,7 +133,7 @@ def main() -> None:
     parser.add_argument("--ledger", type=Path, required=True, help="where to write what arrives")
     parser.add_argument("--address", type=Path, required=True, help="where to write HOST:PORT once it serves")
     asked = parser.parse_args()
-    partner = Partner(Ledger(asked.ledger))
+    partner = Partner(Points(asked.ledger))
     threading.Thread(target=partner.serve_forever, daemon=True).start()
     host, port = partner.server_address[:2]
     # Renamed, so that who waits for the file never reads half of it.

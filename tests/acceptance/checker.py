@@ -1,78 +1,80 @@
-"""Compares what was placed with what became of it. Reads tables with sqlite3 and knows nothing else of yeondong."""
+"""Compares what was placed with what became of it, and judges it as the shop's checker does, promise by promise.
+
+It reads tables with the database's own client and knows nothing else of yeondong.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+from examples.shop.ledger import Line
+from examples.shop.promises import Book, Receivers, judge, out_of_order
 
 Order: TypeAlias = tuple[str, int]
+Query: TypeAlias = Callable[[str], Sequence[tuple[Any, ...]]]
 
 RECEIVERS = ("search", "statistics", "points")
+PLACED = "SELECT customer, number FROM placed"
+EFFECTS = "SELECT receiver, message_id, customer, number FROM effects ORDER BY id"
 LEFT = {
-    "still held": "SELECT count(*) FROM yeondong_held",
-    "not sent": "SELECT count(*) FROM yeondong_outbox_status WHERE status <> 'DONE'",
+    "messages still held": "SELECT count(*) FROM yeondong_held",
+    "messages not sent": "SELECT count(*) FROM yeondong_outbox_status WHERE status <> 'DONE'",
 }
 
 
 def findings(
     database: Path,
-    receivers: Iterable[str] = RECEIVERS,
+    receivers: Sequence[str] = RECEIVERS,
     *,
     letters: Path | None = None,
-    parked: Container[Order] = (),
+    parked: Collection[Order] = (),
 ) -> list[str]:
     """Return everything that is wrong, sentence by sentence; nothing if all promises are kept.
 
     ``parked`` were set aside by a person's leave, so that they come after later ones of their key.
     """
     with contextlib.closing(sqlite3.connect(database)) as connection:
-        found = list(_nothing_left(connection))
-        placed: set[Order] = set(connection.execute("SELECT customer, number FROM placed"))
-        for receiver in receivers:
-            rows = connection.execute(
-                "SELECT message_id, customer, number FROM effects WHERE receiver = ? ORDER BY id", (receiver,)
-            ).fetchall()
-            orders = [row[1:] for row in rows]
-            found += complete(receiver, placed, orders)
-            found += one_effect(receiver, [row[0] for row in rows])
-            found += key_order(receiver, [order for order in orders if order not in parked])
-    if letters is not None:
-        written = _orders(letters)
-        found += complete("letters", placed, written)
-        found += key_order("letters", list(dict.fromkeys(written)))  # repeats are allowed without a transaction
-    return found
+        lines = list(state(lambda statement: connection.execute(statement).fetchall(), letters))
+    return broken(lines, receivers, letters=letters, parked=parked)
 
 
-def complete(receiver: str, placed: set[Order], applied: Iterable[Order]) -> Iterator[str]:
-    if lost := placed.difference(applied):
-        yield f"no-loss: {receiver} misses {sorted(lost)[:5]}, {len(lost)} in all"
-    if phantoms := set(applied) - placed:
-        yield f"no-phantom: {receiver} has {sorted(phantoms)[:5]}, {len(phantoms)} in all"
+def broken(
+    lines: Iterable[Line],
+    receivers: Sequence[str] = RECEIVERS,
+    *,
+    letters: Path | None = None,
+    parked: Collection[Order] = (),
+) -> list[str]:
+    """Judge a ledger, and return what is wrong."""
+    aside = [f"{customer}/{number}" for customer, number in parked]
+    expected = Receivers(
+        once=receivers,
+        repeat=() if letters is None else ("letters",),  # repeats are allowed without a transaction
+        parked=dict.fromkeys(receivers, aside),
+    )
+    return [str(finding) for finding in judge(Book(lines), expected) if not finding.kept]
 
 
-def one_effect(receiver: str, ids: Iterable[str]) -> Iterator[str]:
-    if twice := [id for id, count in Counter(ids).items() if count > 1]:
-        yield f"one-effect: {receiver} has {twice[:5]} more than once, {len(twice)} in all"
+def state(query: Query, letters: Path | None = None) -> Iterator[Line]:
+    """Give the lines of a ledger that tell what stands in the tables and in the letters."""
+    for what, statement in LEFT.items():
+        [(count,)] = query(statement)
+        yield {"what": "counted", "of": what, "found": count, "right": 0}
+    for customer, number in query(PLACED):
+        yield {"what": "committed", "order": f"{customer}/{number}", "key": customer, "nth": number}
+    for receiver, message, customer, number in query(EFFECTS):
+        yield {"what": "applied", "where": receiver, "message": message, "order": f"{customer}/{number}"}
+    if letters is not None and letters.exists():
+        for text in letters.read_text().splitlines():
+            message, customer, number = text.split("\t")
+            yield {"what": "applied", "where": "letters", "message": message, "order": f"{customer}/{number}"}
 
 
-def key_order(receiver: str, orders: Sequence[Order]) -> Iterator[str]:
-    last: dict[str, int] = {}
-    for customer, number in orders:
-        if number < last.get(customer, -1):
-            yield f"key-order: {receiver} has {customer}/{number} after {customer}/{last[customer]}"
-        last[customer] = number
-
-
-def _nothing_left(connection: sqlite3.Connection) -> Iterator[str]:
-    for what, query in LEFT.items():
-        if count := connection.execute(query).fetchone()[0]:
-            yield f"{what}: {count}"
-
-
-def _orders(letters: Path) -> list[Order]:
-    lines = [line.split("\t") for line in letters.read_text().splitlines()] if letters.exists() else []
-    return [(customer, int(number)) for _id, customer, number in lines]
+def ordered(orders: Sequence[Order]) -> bool:
+    """Whether no order stands behind a later one of its customer."""
+    committed = {f"{customer}/{number}": (customer, number) for customer, number in orders}
+    return not out_of_order(committed, [f"{customer}/{number}" for customer, number in orders])

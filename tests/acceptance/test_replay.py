@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.acceptance import orders
-from tests.acceptance.checker import key_order
+from tests.acceptance.checker import ordered
 from tests.acceptance.orders import OrderPlaced
 from tests.acceptance.world import World, until, until_none, working
 from yeondong import Yeondong
@@ -66,9 +66,9 @@ def in_order(world: World, passes: int, first: int = 0) -> None:
         of_key = [row for row in rows if row[0] == customer]
         again = of_key[EACH:]
         each = EACH - first
-        assert list(key_order("search", of_key[:EACH])) == []
+        assert ordered(of_key[:EACH])
         for start in range(0, passes * each, each):
-            assert list(key_order("search", again[start : start + each])) == []
+            assert ordered(again[start : start + each])
 
 
 def test_from_the_start(world: World, app: Yeondong) -> None:
