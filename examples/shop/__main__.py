@@ -49,6 +49,8 @@ def _demo(asked: argparse.Namespace, console: Console) -> int:
     try:
         with place.made(keep=asked.keep):
             Demo(plan, place, folder, console).run()
+    except Nowhere as nowhere:
+        sys.exit(f"{nowhere}")
     except KeyboardInterrupt:
         console.print(f"interrupted; everything is in {folder}", highlight=False, soft_wrap=True)
         return 130

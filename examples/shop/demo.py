@@ -121,6 +121,7 @@ class Demo:
         self._turns = itertools.cycle(self._programs["worker"])
         self._customers = [self._customer(number) for number in range(1, plan.customers + 1)]
         self._crowd = Crowd(self._customers, Trail(folder / LEDGER), plan.crowd)
+        self._opened = False
         self._gate = plan.crowd
         self._under_way = 0
 
@@ -139,7 +140,8 @@ class Demo:
             for program in (*self._customers, *self._all_programs, self._outside):
                 if program.alive:
                     program.kill()
-            self._evidence.record(self._folder / LEDGER)
+            if self._opened:
+                self._evidence.record(self._folder / LEDGER)
             self._evidence.close()
             self._note("files", bytes=sum(path.stat().st_size for path in self._folder.glob("*.db*")))
             self._note("ended", most_under_way=self._under_way)
@@ -151,6 +153,7 @@ class Demo:
         plan = self._plan
         self._yeondong("db", "create", self._app, right=(0,))
         self._run("-m", "examples.shop.tables", "--members", str(plan.members), "--stock", str(plan.orders), right=(0,))
+        self._opened = True
         self._outside.start()
         address = self._folder / "address.txt"
         self._wait_for(address.exists, "the partner serves")
@@ -223,10 +226,10 @@ class Demo:
 
         def caught(now: Progress) -> bool:
             late = time.monotonic() > give_up or now.done >= self._orders_at(NO_MORE_STRIKES)
-            if not late and not self._in_between(victim):
+            if not late and not self._in_between(victim, program):
                 return False
             program.freeze()
-            if late or self._in_between(victim):
+            if late or self._in_between(victim, program):
                 return True
             program.thaw()
             return False
@@ -236,8 +239,8 @@ class Demo:
     def _kill(self, victim: str, program: Program) -> None:
         peak = program.peak_bytes()
         share = self._evidence.progress().done / self._plan.orders
+        left = self._in_between(victim, program)
         program.kill()
-        left = self._in_between(victim)
         self._tell(f"[red]killed {program.name}[/] at {share:.0%} of the orders, messages in its hands: {left}",
                    "killed", victim=victim, program=program.name, share=share, left=left, peak_bytes=peak)  # fmt: skip
 
@@ -245,7 +248,8 @@ class Demo:
         peak = program.peak_bytes()
         code, seconds = program.stop(STOP_SECONDS)
         # What others of its kind have in their hands is not its.
-        left = 0 if any(other.alive for other in self._programs[victim]) else self._in_between(victim)
+        alone = not any(other.alive for other in self._programs[victim])
+        left = self._in_between(victim, program) if alone else 0
         self._tell(f"stopped {program.name} with SIGTERM: exit code {code} after {seconds:.1f} s", "stopped",
                    victim=victim, program=program.name, code=code, seconds=seconds, left=left,
                    peak_bytes=peak)  # fmt: skip
@@ -321,11 +325,11 @@ class Demo:
     def _orders_at(self, share: float) -> int:
         return int(self._plan.orders * share)
 
-    def _in_between(self, victim: str) -> int:
+    def _in_between(self, victim: str, program: Program) -> int:
         """Count what has had its effect and is not noted yet: a kill now makes these come twice."""
         if victim == "relay":
             return self._evidence.sent_but_not_marked()
-        return self._evidence.handled_but_not_settled()
+        return self._evidence.handled_but_not_settled(program.pid)
 
     def _nothing_to_do(self) -> bool:
         return self._crowd.gone and not self._evidence.unsettled()

@@ -29,6 +29,7 @@ WAITING = "select message_id from yeondong_outbox where status = 'WAITING'"
 FAILED = "select count(*) from yeondong_held where status = 'FAILED'"
 HELD = "select count(*) from yeondong_held"
 RETRIES = "select count(*) from yeondong_actions where action = 'retry'"
+CHANNELS = ("orders", "points")
 GROUPS = (("orders", "search"), ("orders", "statistics"), ("points", "shop"))
 
 
@@ -63,8 +64,14 @@ class Log(Protocol):
     def sent(self) -> Sequence[Sent]:
         """Return everything that is in the log so far, in order within each partition."""
 
-    def settled(self, channel: str, group: str) -> Mapping[int, int] | None:
-        """Return, by partition, the offset below which the group has noted everything; None before there is a group."""
+    def everything(self) -> Sequence[Sent]:
+        """Wait until what is in the log by now has been read, and return it all."""
+
+    def joined(self, channel: str, group: str) -> bool:
+        """Whether the group is there."""
+
+    def settled(self, channel: str, group: str) -> Mapping[int, int]:
+        """Return, by partition, the offset below which the group has noted everything."""
 
     def close(self) -> None:
         """Disconnect."""
@@ -101,7 +108,7 @@ class Evidence:
 
     def is_complete(self) -> bool:
         """Whether every group is there."""
-        return all(self._log.settled(channel, group) is not None for channel, group in GROUPS)
+        return all(self._log.joined(channel, group) for channel, group in GROUPS)
 
     def progress(self) -> Progress:
         """Say how far the orders are."""
@@ -119,13 +126,18 @@ class Evidence:
         waiting = {message for (message,) in self._database.rows(WAITING)}
         return len(waiting & {sent.message for sent in self._log.sent()}) if waiting else 0
 
-    def handled_but_not_settled(self) -> int:
-        """Count what workers have indexed and not yet told the broker: killed now, they are given these once more."""
+    def handled_but_not_settled(self, pid: int) -> int:
+        """Count what a worker has indexed and not yet told the broker: killed now, it is given these once more."""
         # What comes a second time because its sender was killed is left out: nobody has handled that copy yet.
         first: dict[str, Sent] = {}
         for sent in self._log.sent():
             first.setdefault(sent.message, sent)
-        unsettled = {sent.order for sent in self._unsettled("orders", "search") if first[sent.message] is sent}
+        mine = self._partitions_of(pid, "orders/search")
+        unsettled = {
+            sent.order
+            for sent in self._unsettled("orders", "search")
+            if first[sent.message] is sent and (mine is None or sent.partition in mine)
+        }
         if not unsettled:
             return 0
         return len(unsettled & {str(order) for order, _ in self._database.rows(INDEXED)})
@@ -134,7 +146,7 @@ class Evidence:
         """Whether the groups of the database have noted the first ``sent`` messages of the log as done."""
         before = {(one.channel, one.partition): one.offset for one in self._log.sent()[:sent]}
         return all(
-            (self._log.settled("orders", group) or {}).get(partition, 0) > offset
+            self._log.settled("orders", group).get(partition, 0) > offset
             for (channel, partition), offset in before.items()
             for group in ("search", "statistics")
             if channel == "orders"
@@ -169,7 +181,7 @@ class Evidence:
         for order, member, nth, product, amount in self._database.rows(ORDERS):
             yield {"what": "committed", "order": order, "key": str(member), "nth": nth, "product": product,
                    "amount": amount}  # fmt: skip
-        for one in self._log.sent():
+        for one in self._log.everything():
             yield {"what": "sent", "where": one.channel, "message": one.message, "order": one.order, "key": one.key,
                    "partition": one.partition, "offset": one.offset}  # fmt: skip
         for order, member in self._database.rows(INDEXED):
@@ -182,8 +194,14 @@ class Evidence:
         [(retries,)] = self._database.rows(RETRIES)
         yield {"what": "counted", "of": "retries on record, with who did it", "found": retries, "right": 1}
 
+    def _partitions_of(self, pid: int, flow: str) -> set[int] | None:
+        """Return the partitions that a process has claimed; None where whoever has the flow has them all."""
+        claims = self._database.rows(f"select partition, owner from yeondong_partitions where flow = '{flow}'")  # noqa: S608 - ours
+        mine = {int(partition.rpartition("/")[2]) for partition, owner in claims if f"-{pid}-" in owner}
+        return mine if claims else None
+
     def _unsettled(self, channel: str, group: str) -> list[Sent]:
-        settled = self._log.settled(channel, group) or {}
+        settled = self._log.settled(channel, group)
         return [
             sent
             for sent in self._log.sent()

@@ -90,9 +90,15 @@ class SqliteLog:
             self._sent.append(Sent(message, channel, 0, position, content["order_id"], str(content["member_id"])))
         return self._sent
 
-    def settled(self, channel: str, group: str) -> Mapping[int, int] | None:
+    def everything(self) -> Sequence[Sent]:
+        return self.sent()
+
+    def joined(self, channel: str, group: str) -> bool:
+        return bool(self._rows(GROUP, channel, group))
+
+    def settled(self, channel: str, group: str) -> Mapping[int, int]:
         rows = self._rows(GROUP, channel, group)
-        return {0: rows[0][0] + 1} if rows else None
+        return {0: rows[0][0] + 1} if rows else {}
 
     def close(self) -> None:
         if self._connection is not None:

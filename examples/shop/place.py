@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from examples.shop.evidence import Database, Evidence, Log
 from examples.shop.ledger import Trail
@@ -100,20 +101,24 @@ class Place:
 def place_of(environ: Mapping[str, str], folder: Path) -> Place:
     """Return the place that the environment names. Raises ``Nowhere``."""
     store, broker = environ.get("YEONDONG_STORE", ""), environ.get("YEONDONG_BROKER", "")
-    return Place(_store(store, folder), _broker(broker, store, folder))
+    return Place(_store(store, folder), _broker(broker, store, environ, folder))
 
 
 def _store(url: str, folder: Path) -> StorePlace:
     match _scheme(url):
         case "" | "sqlite":
             return StoreOnSqlite(folder)
+        case "postgresql" | "postgres":
+            return cast("StorePlace", _loaded("examples.shop.on_postgresql", "postgresql").StoreOnPostgresql(url))
         case scheme:
             raise Nowhere(f"the demo runs on no store {scheme!r} (YEONDONG_STORE); known: sqlite, postgresql")
 
 
-def _broker(url: str, store: str, folder: Path) -> BrokerPlace:
+def _broker(url: str, store: str, environ: Mapping[str, str], folder: Path) -> BrokerPlace:
     match _scheme(url):
-        case "" if _scheme(store) == "postgresql":
+        case "kafka":
+            return cast("BrokerPlace", _loaded("examples.shop.on_kafka", "kafka").BrokerOnKafka(url, environ))
+        case "" if _scheme(store).startswith("postgres"):
             raise Nowhere(
                 "YEONDONG_STORE names PostgreSQL, which carries no messages: name a broker too, for example "
                 "YEONDONG_BROKER=kafka://127.0.0.1:9092"
@@ -122,6 +127,14 @@ def _broker(url: str, store: str, folder: Path) -> BrokerPlace:
             return BrokerOnSqlite(folder, apart=bool(url))
         case scheme:
             raise Nowhere(f"the demo runs on no broker {scheme!r} (YEONDONG_BROKER); known: sqlite, kafka")
+
+
+def _loaded(module: str, extra: str) -> Any:
+    """Import what needs a server's client. Raises ``Nowhere``, which says how to get one that is missing."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise Nowhere(f"{error.name} is not installed; in a checkout: pip install '.[{extra}]'") from error
 
 
 def _scheme(url: str) -> str:
