@@ -15,11 +15,13 @@ class Refused(Struct, frozen=True):
     """A message that the system will never take, and why.
 
     Where the system tells this only after it has taken later messages of the same key, their order is lost: a driver
-    whose system may do that sends such keys one message at a time, or checks all it can in ``check``.
+    whose system may do that sends such keys one message at a time, or checks all it can in ``check``. A message that
+    was not sent because an earlier one of its key was refused in the same call comes back too, with ``behind``.
     """
 
     message: Message
     reason: str
+    behind: bool = False
 
 
 class Sink(Protocol):

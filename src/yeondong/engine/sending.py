@@ -64,10 +64,12 @@ class Sending:
             return [Settled(Unhandled(outage=str(away)), batch)]
         if not refused:
             return [Settled(DONE, batch)]
-        reasons = {id(r.message): r.reason for r in refused}
-        sent = Settled(DONE, [d for d in batch if id(d.message) not in reasons])
-        refusals = [(d, reasons[id(d.message)]) for d in batch if id(d.message) in reasons]
-        return [sent, *(Settled(Park(reason), [delivery]) for delivery, reason in refusals)]
+        by_message = {id(one.message): one for one in refused}
+        sent = Settled(DONE, [d for d in batch if id(d.message) not in by_message])
+        others = [(d, by_message[id(d.message)]) for d in batch if id(d.message) in by_message]
+        parked = [Settled(Park(one.reason), [delivery]) for delivery, one in others if not one.behind]
+        behind = [delivery for delivery, one in others if one.behind]
+        return [sent, *parked, *([Settled(UNHANDLED, behind)] if behind else [])]
 
     def close(self) -> None:
         self._open = False

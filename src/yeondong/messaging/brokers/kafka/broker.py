@@ -12,15 +12,16 @@ from confluent_kafka.admin import AdminClient
 from yeondong.core.broker import GroupLag, Receiver, Since
 from yeondong.core.clock import Clock, SystemClock
 from yeondong.core.traits import Order, Partitions, Settles, Traits
-from yeondong.errors import SchemaMissing, StoreError
+from yeondong.errors import DeclarationError, SchemaMissing, StoreError
 from yeondong.messaging.brokers.kafka import groups, topics
 from yeondong.messaging.brokers.kafka.client import Cluster
-from yeondong.messaging.brokers.kafka.registry import CONFIG, Registry, missing
+from yeondong.messaging.brokers.kafka.limits import Limits
+from yeondong.messaging.brokers.kafka.registry import CONFIG, Registry
 from yeondong.messaging.brokers.kafka.sink import KafkaSink
 from yeondong.messaging.brokers.kafka.source import KafkaSource
 
-HEADER_BYTES: Final = 16_384
-"""What is left for key and headers beside the largest data."""
+SENDING_PART: Final = 0.5
+"""The part of a lease for which a list may be under way: beyond it the flow is told, and the lease still holds."""
 
 
 class KafkaBroker:
@@ -39,20 +40,20 @@ class KafkaBroker:
         lease_seconds: float = 10.0,
         clock: Clock | None = None,
     ) -> None:
+        self._limits = Limits(cluster.prefix, message_bytes)
         self.traits = Traits(
             durable=True,
             order=Order.KEY,
             settles=Settles.PREFIX,
             partitions=Partitions.ASSIGNED,
-            max_bytes=message_bytes - HEADER_BYTES,
+            max_bytes=self._limits.data_bytes,
             replay=True,
         )
         self.address = cluster.address
         self._cluster = cluster
         self._partitions = partitions
         self._replication = replication
-        self._message_bytes = message_bytes
-        self._lease_seconds = lease_seconds
+        self._patience_seconds = SENDING_PART * lease_seconds
         self._clock = clock or SystemClock()
         self._registry = Registry(cluster)
         self._admin: tuple[int, AdminClient] | None = None
@@ -60,14 +61,14 @@ class KafkaBroker:
     def prepare(self, channels: Collection[str] = ()) -> None:
         """Raise ``SchemaMissing`` for topics that are not there, ``StoreError`` for what cannot be used."""
         if self._missing():
-            raise SchemaMissing(missing(self._registry.topic, self.address))
+            raise SchemaMissing(topics.missing(self._registry.topic, self.address))
         found = self._look(channels)
         if absent := [topic.name for topic in found if topic.missing]:
             raise SchemaMissing(
                 f"there is no topic {', '.join(map(repr, absent))} at {self.address}; make what is missing: "
                 "yeondong db create APP"
             )
-        if flaws := [flaw for topic in found if (flaw := topics.flaw(topic, self._message_bytes)) is not None]:
+        if flaws := [flaw for topic in found if (flaw := topics.flaw(topic, self._limits.message_bytes)) is not None]:
             raise StoreError("; ".join(flaws))
 
     def statements(self) -> Sequence[str]:
@@ -87,12 +88,19 @@ class KafkaBroker:
         return name if made else None
 
     def check(self, channels: Collection[str] = ()) -> Sequence[str]:
-        found = [missing(self._registry.topic, self.address)] if self._missing() else []
-        flaws = (topics.flaw(topic, self._message_bytes) for topic in self._look(channels))
+        found = [topics.missing(self._registry.topic, self.address)] if self._missing() else []
+        flaws = (topics.flaw(topic, self._limits.message_bytes) for topic in self._look(channels))
         return [*found, *(flaw for flaw in flaws if flaw is not None)]
 
     def sink(self) -> KafkaSink:
-        return KafkaSink(self._cluster, self.traits, self._clock)
+        return KafkaSink(
+            self._cluster,
+            self.traits,
+            self._limits,
+            lambda names, seconds: topics.look(self._cluster, self._asking, names, seconds),
+            clock=self._clock,
+            patience_seconds=self._patience_seconds,
+        )
 
     def source(self, channel: str, group: str) -> KafkaSource:
         return KafkaSource(self._cluster, self.traits, channel, group)
@@ -139,9 +147,13 @@ class KafkaBroker:
         return self._admin[1]
 
     def _look(self, channels: Collection[str]) -> list[topics.Topic]:
-        for channel in channels:
-            topics.check_name(self._cluster.topic(channel))
-        return list(topics.look(self._cluster, self._asking, [self._cluster.topic(each) for each in channels]).values())
+        """Ask about channels. Raises ``DeclarationError`` for one that cannot be a topic."""
+        names = [self._cluster.topic(channel) for channel in channels]
+        for name in names:
+            if (reason := topics.why_no_topic(name)) is not None:
+                raise DeclarationError(f"channel {reason}")
+        found = topics.look(self._cluster, self._asking, names)
+        return topics.limits(self._cluster, self._asking, found.values())
 
     def _missing(self) -> bool:
         return topics.look(self._cluster, self._asking, [self._registry.topic])[self._registry.topic].missing

@@ -118,11 +118,11 @@ class Cluster:
         """Return the consumer group of a group: the flow's name behind our prefix, as progress is by channel too."""
         return f"{self.prefix}{channel}/{group}"
 
-    def consumer(self, **options: Any) -> Consumer:
+    def consumer(self, options: Mapping[str, Any]) -> Consumer:
         """Make a consumer. Raises ``SettingsError`` for an option that librdkafka does not take."""
         return self._made(Consumer, self._settings(options))
 
-    def producer(self, **options: Any) -> Producer:
+    def producer(self, options: Mapping[str, Any]) -> Producer:
         """Make a producer. Raises ``SettingsError`` for an option that librdkafka does not take."""
         return self._made(Producer, self._settings(options))
 
@@ -155,7 +155,7 @@ class Cluster:
             "socket.keepalive.enable": True,
             "reconnect.backoff.max.ms": 2_000,  # an outage is over within 10 s of the server's return
             **self.options,
-            **{name.replace("_", "."): value for name, value in options.items()},
+            **options,
         }
 
     def _made(self, make: Callable[[dict[str, Any]], T], settings: dict[str, Any]) -> T:

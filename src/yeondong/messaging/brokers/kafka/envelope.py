@@ -16,6 +16,7 @@ from yeondong.core.codec import CONTENT_TYPE
 from yeondong.core.message import NO_HEADERS, Kind, Message
 
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
+Written: TypeAlias = list[tuple[str, str | bytes | None]]
 
 SPEC_VERSION: Final = "ce_specversion"
 ID: Final = "ce_id"
@@ -42,13 +43,13 @@ class Read(Struct, frozen=True):
     flaw: str | None = None
 
 
-def headers_of(message: Message) -> list[tuple[str, str | bytes]]:
+def headers_of(message: Message) -> Written:
     """Return the record's headers. Built for each message sent, so that it does little.
 
     An event is what CloudEvents call so; a command says that it is one. Texts go as UTF-8; ``ce_binaryheaders`` names
     the headers that are bytes and would be read as text.
     """
-    headers: list[tuple[str, str | bytes]] = [_SPEC_VERSION_1, (ID, message.id), (TYPE, message.type)]
+    headers: Written = [_SPEC_VERSION_1, (ID, message.id), (TYPE, message.type)]
     if message.origin:
         headers.append((SOURCE, message.origin))
     if message.occurred_at is not None:
@@ -61,7 +62,7 @@ def headers_of(message: Message) -> list[tuple[str, str | bytes]]:
     return _with_own(message, headers)
 
 
-def _with_own(message: Message, headers: list[tuple[str, str | bytes]]) -> list[tuple[str, str | bytes]]:
+def _with_own(message: Message, headers: Written) -> Written:
     if DATA_TYPE not in message.headers:
         headers.append(_JSON)
     headers.extend(message.headers.items())

@@ -18,7 +18,7 @@ from yeondong.core.broker import Receiver, Since, refuse_second_receivers
 from yeondong.core.message import Kind
 from yeondong.errors import ReceiverError, SchemaMissing, StoreError
 from yeondong.messaging.brokers.kafka.client import ASK_SECONDS, Cluster
-from yeondong.messaging.brokers.kafka.topics import MISSING
+from yeondong.messaging.brokers.kafka.topics import MISSING, REGISTRY, missing
 
 CONFIG: Final = {"cleanup.policy": "compact"}
 APP: Final = "app/"
@@ -75,7 +75,7 @@ class Registry:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self.topic = cluster.topic("yeondong.receivers")
+        self.topic = cluster.topic(REGISTRY)
 
     def read(self) -> Entries:
         """Read everything. Raises ``ConnectionLost``, and ``SchemaMissing`` if there is no such topic."""
@@ -147,7 +147,9 @@ class Registry:
         return True
 
     def _records(self) -> list[tuple[int, str, bytes | None]]:
-        consumer = self._cluster.consumer(group_id=self.topic, enable_partition_eof=True, enable_auto_commit=False)
+        consumer = self._cluster.consumer(
+            {"group.id": self.topic, "enable.partition.eof": True, "enable.auto.commit": False}
+        )
         try:
             partition = TopicPartition(self.topic, 0)
             low, high = consumer.get_watermark_offsets(partition, timeout=ASK_SECONDS, cached=False)
@@ -180,7 +182,7 @@ class Registry:
         cluster = self._cluster
         offsets: list[int] = []
         errors: list[KafkaError] = []
-        producer = cluster.producer(enable_idempotence=True)
+        producer = cluster.producer({"enable.idempotence": True})
         producer.produce(
             self.topic,
             value,
@@ -197,11 +199,6 @@ class Registry:
             if errors
             else cluster.lost(f"the topic {self.topic!r} did not take a record within {ASK_SECONDS:g} s")
         )
-
-
-def missing(topic: str, address: str) -> str:
-    """Say that a topic is missing, and what to do."""
-    return f"there is no topic {topic!r} at {address}; make it: yeondong db create APP"
 
 
 def _group_of(key: str) -> tuple[str, str]:

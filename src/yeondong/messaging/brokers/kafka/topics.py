@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from concurrent.futures import Future
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclOperation,
+    AdminClient,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+    TopicDescription,
+)
 from msgspec import Struct
+from msgspec.structs import replace
 
-from yeondong.errors import ConnectionLost, DeclarationError, StoreError
+from yeondong.errors import ConnectionLost, StoreError
 from yeondong.messaging.brokers.kafka.client import ASK_SECONDS, Cluster
+
+REGISTRY: Final = "yeondong.receivers"
+"""The topic that says who receives what, behind the prefix."""
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 BATCH_BYTES: Final = 61
@@ -24,38 +37,50 @@ DENIED: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLU
 class Topic(Struct, frozen=True):
     """What is known about a topic: why it cannot be used, or how much it takes.
 
-    ``max_bytes`` is None where we may not ask.
+    ``max_bytes`` is None where we may not ask, or did not.
     """
 
     name: str
     wrong: str | None = None
     missing: bool = False
+    writable: bool = True
     max_bytes: int | None = None
-    compacted: bool = False
+
+    def why_unwritable(self) -> str | None:
+        if self.wrong is not None or self.writable:
+            return self.wrong
+        return f"nothing may be written to the topic {self.name!r}: its ACLs do not allow us to"
 
 
-def check_name(name: str) -> None:
-    """Raise ``DeclarationError`` if Kafka has no topic of this name."""
-    if NAME.fullmatch(name) is None or name in (".", ".."):
-        raise DeclarationError(
-            f"channel {name!r} cannot be a topic of Kafka: use letters of the English alphabet, digits, . _ and -, "
-            "at most 249 of them"
-        )
+def why_no_topic(name: str) -> str | None:
+    """Say why Kafka cannot have a topic of this name."""
+    if NAME.fullmatch(name) is not None and name not in (".", ".."):
+        return None
+    return f"{name!r} cannot be a topic of Kafka: use letters a to z, digits, . _ and -, at most 249 of them"
 
 
-def look(cluster: Cluster, admin: AdminClient, names: Collection[str]) -> Mapping[str, Topic]:
+def look(
+    cluster: Cluster, admin: AdminClient, names: Collection[str], seconds: float = ASK_SECONDS
+) -> Mapping[str, Topic]:
     """Ask about topics; asking makes none. Raises ``ConnectionLost`` and ``StoreError``."""
-    if not names:
-        return {}
-    found: dict[str, Topic] = {}
-    described = admin.describe_topics(TopicCollection(sorted(names)), request_timeout=ASK_SECONDS)
-    for name, future in described.items():
-        try:
-            future.result()
-        except KafkaException as error:
-            found[name] = _unusable(cluster, name, error)
-    usable = sorted(set(names) - found.keys())
-    return {**found, **{name: _configured(cluster, admin, name) for name in usable}}
+    askable = sorted({name for name in names if why_no_topic(name) is None})
+    found = {name: Topic(name, why_no_topic(name)) for name in set(names).difference(askable)}
+    if askable:
+        described = admin.describe_topics(
+            TopicCollection(askable), include_authorized_operations=True, request_timeout=seconds
+        )
+        found.update({name: _described(cluster, name, future) for name, future in described.items()})
+    return found
+
+
+def limits(cluster: Cluster, admin: AdminClient, topics: Collection[Topic]) -> list[Topic]:
+    """Ask how much the topics take. Raises ``ConnectionLost`` and ``StoreError``."""
+    asked = {ConfigResource(ResourceType.TOPIC, topic.name): topic for topic in topics if topic.wrong is None}
+    if not asked:
+        return list(topics)
+    answers = admin.describe_configs(list(asked), request_timeout=ASK_SECONDS)
+    limited = {asked[resource].name: _limited(cluster, asked[resource], future) for resource, future in answers.items()}
+    return [limited.get(topic.name, topic) for topic in topics]
 
 
 def flaw(topic: Topic, message_bytes: int) -> str | None:
@@ -70,28 +95,31 @@ def flaw(topic: Topic, message_bytes: int) -> str | None:
     return None
 
 
-def _unusable(cluster: Cluster, name: str, error: KafkaException) -> Topic:
-    code = error.args[0].code()
-    if code in MISSING:
-        return Topic(name, f"there is no topic {name!r} at {cluster.address}; make it: yeondong db create APP", True)
-    if code in DENIED:
-        return Topic(name, f"the topic {name!r} at {cluster.address} may not be seen: {error.args[0].str()}")
-    raise cluster.translated(error) from error
-
-
-def _configured(cluster: Cluster, admin: AdminClient, name: str) -> Topic:
-    resource = ConfigResource(ResourceType.TOPIC, name)
+def _described(cluster: Cluster, name: str, future: Future[TopicDescription]) -> Topic:
     try:
-        entries = admin.describe_configs([resource], request_timeout=ASK_SECONDS)[resource].result()
+        allowed = future.result().authorized_operations
     except KafkaException as error:
         code = error.args[0].code()
-        if code in DENIED:
-            return Topic(name)
         if code in MISSING:
-            return _unusable(cluster, name, error)
+            return Topic(name, missing(name, cluster.address), missing=True)
+        if code in DENIED:
+            return Topic(name, f"the topic {name!r} at {cluster.address} may not be seen: {error.args[0].str()}")
         raise cluster.translated(error) from error
-    policy = entries["cleanup.policy"].value or ""
-    return Topic(name, max_bytes=int(entries["max.message.bytes"].value), compacted="compact" in policy)
+    return Topic(name, writable=not allowed or AclOperation.WRITE in allowed)
+
+
+def _limited(cluster: Cluster, topic: Topic, future: Future[Mapping[str, ConfigEntry]]) -> Topic:
+    try:
+        return replace(topic, max_bytes=int(future.result()["max.message.bytes"].value or 0))
+    except KafkaException as error:
+        if error.args[0].code() in DENIED | MISSING:
+            return topic
+        raise cluster.translated(error) from error
+
+
+def missing(name: str, address: str) -> str:
+    """Say that a topic is missing, and what to do."""
+    return f"there is no topic {name!r} at {address}; make it: yeondong db create APP"
 
 
 def make(
