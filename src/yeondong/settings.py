@@ -43,6 +43,12 @@ class Settings:
     store: str | None = None
     """URL of the database that flows keep their things in. None: the file ``NAME.db`` of the app, in this folder."""
 
+    store_schema: Annotated[str, Meta(min_length=1, max_length=63)] | None = None
+    """PostgreSQL: the schema of the store's tables. None: the first of the role's search_path that exists."""
+
+    store_connections: Annotated[int, Meta(ge=2, le=100_000)] | None = None
+    """PostgreSQL: the most connections of one process. None: as many as its flows and lanes can use at once."""
+
     broker: str | None = None
     """URL of what carries messages between apps. None: a log in the store's own file, where the store is SQLite."""
 

@@ -468,7 +468,7 @@ class SimSession:
     def after(self, what: str) -> None:
         self.process.after(SYSTEM, what)
 
-    def begin(self, holder: str) -> SimTransaction:
+    def begin(self, holder: str, *, together: bool = False) -> SimTransaction:
         self.gate("begin")
         self._transaction = SimTransaction(self)
         return self._transaction

@@ -50,7 +50,7 @@ class Table:
 
     # as the store
 
-    def connect(self) -> Session:
+    def connect(self, *, apart: bool = False) -> Session:
         self.sessions += 1
         return cast("Session", self)
 

@@ -47,7 +47,7 @@ class _Assembly:
             owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}", clock=app.clock, failpoint=failpoint
         )
         self._keeper = Keeper(
-            app.store.connect(),
+            app.store.connect(apart=True),
             owner=self._surroundings.owner,
             clock=app.clock,
             lease_seconds=self._settings.lease_seconds,

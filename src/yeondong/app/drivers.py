@@ -54,8 +54,25 @@ def _driver(url: str, drivers: Mapping[str, Callable[..., Any]], what: str) -> C
         raise UnknownEndpoint(mask(url), mask(scheme), drivers, what) from None
 
 
+def _loaded(module: str, extra: str, package: str) -> Any:
+    """Import a driver. Raises ``SettingsError``, which names the extra that brings its package if that is missing."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        raise SettingsError(
+            f"{extra} needs the package {package}, which is not installed: pip install 'yeondong[{extra}]'"
+        ) from error
+
+
 def _sqlite_store(url: str, settings: Settings) -> Any:
     return import_module("yeondong.stores.sqlite").SqliteStore(sqlite_path(url), make=settings.store is None)
+
+
+def _postgresql_store(url: str, settings: Settings) -> Any:
+    driver = _loaded("yeondong.stores.postgresql", "postgresql", "psycopg")
+    return driver.PostgresqlStore(url, schema=settings.store_schema, connections=settings.store_connections)
 
 
 def _sqlite_broker(url: str, settings: Settings) -> Any:
@@ -75,7 +92,7 @@ def _memory_broker(_url: str, settings: Settings) -> Any:
 
 
 def _kafka_broker(url: str, settings: Settings) -> Any:
-    driver = import_module("yeondong.messaging.brokers.kafka")
+    driver = _loaded("yeondong.messaging.brokers.kafka", "kafka", "confluent_kafka")
     cluster = driver.Cluster.at(
         url,
         prefix=settings.kafka_prefix,
@@ -100,7 +117,11 @@ def _kafka_broker(url: str, settings: Settings) -> Any:
     )
 
 
-_STORES: Mapping[str, Callable[..., Any]] = {"sqlite": _sqlite_store}
+_STORES: Mapping[str, Callable[..., Any]] = {
+    "sqlite": _sqlite_store,
+    "postgresql": _postgresql_store,
+    "postgres": _postgresql_store,
+}
 _BROKERS: Mapping[str, Callable[..., Any]] = {
     "sqlite": _sqlite_broker,
     "memory": _memory_broker,

@@ -427,8 +427,12 @@ class Session(Protocol):
     flows: Flows
     failures: Failures
 
-    def begin(self, holder: str) -> OpenTransaction:
-        """Begin a transaction that may write. ``holder`` names who does, for messages about long ones."""
+    def begin(self, holder: str, *, together: bool = False) -> OpenTransaction:
+        """Begin a transaction that may write. ``holder`` names who does, for messages about long ones.
+
+        ``together``: several messages share it, and each runs alone if anything fails. A store may then tell the error
+        of a statement later than at the statement, at the latest when it commits.
+        """
 
     def lost(self, error: BaseException, tx: OpenTransaction | None = None) -> str | None:
         """Say which outage an error of the driver means; None if it is an error of the statement.
@@ -453,8 +457,11 @@ class Store(Protocol):
         nothing then.
         """
 
-    def connect(self) -> Session:
-        """Return a session for one thread. Cheap: it connects at its first use."""
+    def connect(self, *, apart: bool = False) -> Session:
+        """Return a session for one thread. Cheap: it connects at its first use.
+
+        ``apart`` gives it a connection that nobody else uses, for what must never wait until others are done.
+        """
 
     def add(self, tx: Any, messages: Sequence[Message]) -> None:
         """Insert into the outbox, in the caller's own transaction. Raises ``TransactionError``."""

@@ -268,7 +268,7 @@ class Grouped(_OfOneProcess):
         """Handle the front of the group in one transaction and return how many; ``_OneByOne`` if any of it fails."""
         began = self._clock()
         self._release_claims()
-        tx = self._session.begin(group[0].bound.name)
+        tx = self._session.begin(group[0].bound.name, together=True)
         ids = [item.delivery.message.id for item in group]
         new: set[str] = set()
         handled = 0

@@ -53,7 +53,7 @@ class SqliteSession:
         self.flows: Flows = SqliteFlows(link)
         self.failures: Failures = SqliteFailures(link)
 
-    def begin(self, holder: str) -> SqliteTransaction:
+    def begin(self, holder: str, *, together: bool = False) -> SqliteTransaction:
         return SqliteTransaction(self._link, holder)
 
     def lost(self, error: BaseException, tx: OpenTransaction | None = None) -> str | None:

@@ -55,7 +55,7 @@ class SqliteStore:
         made = self.create()
         return f"made {self.address} with yeondong's tables" if made else None
 
-    def connect(self) -> SqliteSession:
+    def connect(self, *, apart: bool = False) -> SqliteSession:
         return SqliteSession(Link(self.address, self.prepare), self._clock)
 
     def add(self, tx: Any, messages: Sequence[Message]) -> None:

@@ -1,0 +1,144 @@
+"""What is known about flows, workers and suspects."""
+
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from yeondong.core.store import Control, WorkerReport
+from yeondong.stores.postgresql.link import NOW, Link, later, writable
+from yeondong.stores.postgresql.rows import in_utc, loaded, stored
+
+SUSPECTS = "SELECT message_id, attempt FROM yeondong_suspects WHERE flow = %(flow)s"
+
+SUSPECT = """
+INSERT INTO yeondong_suspects (flow, message_id, attempt) VALUES (%(flow)s, %(id)s, %(attempt)s)
+ON CONFLICT (flow, message_id) DO UPDATE SET attempt = excluded.attempt
+"""
+
+CLEAR = "DELETE FROM yeondong_suspects WHERE flow = %(flow)s"
+
+CONTROL = "SELECT paused, stopped, replay, generation, paused_at, stopped_at FROM yeondong_flows WHERE flow = %(flow)s"
+
+PAUSE = f"""
+INSERT INTO yeondong_flows AS f (flow, paused, paused_at) VALUES (%(flow)s, %(reason)s, {NOW})
+ON CONFLICT (flow) DO UPDATE SET paused = excluded.paused, paused_at = coalesce(f.paused_at, excluded.paused_at)
+"""
+
+STOP = f"""
+INSERT INTO yeondong_flows AS f (flow, stopped, stopped_at) VALUES (%(flow)s, %(reason)s, {NOW})
+ON CONFLICT (flow) DO UPDATE SET stopped = excluded.stopped, stopped_at = coalesce(f.stopped_at, excluded.stopped_at)
+"""
+
+RESUME = """
+UPDATE yeondong_flows SET paused = NULL, paused_at = NULL, stopped = NULL, stopped_at = NULL WHERE flow = %(flow)s
+"""
+
+ASK_REPLAY = """
+INSERT INTO yeondong_flows AS f (flow, replay) VALUES (%(flow)s, %(start)s)
+ON CONFLICT (flow) DO UPDATE SET replay = excluded.replay
+"""
+
+REPLAYED = """
+INSERT INTO yeondong_flows AS f (flow, generation) VALUES (%(flow)s, 1)
+ON CONFLICT (flow) DO UPDATE SET replay = nullif(f.replay, %(start)s), generation = f.generation + 1
+RETURNING generation
+"""
+
+WITHDRAW = "UPDATE yeondong_flows SET replay = NULL WHERE flow = %(flow)s AND replay = %(start)s"
+
+# An owner that opens again (after an outage) has not ended at all.
+OPENED = f"""
+WITH before AS MATERIALIZED (
+  SELECT owner, closed_at FROM yeondong_openings WHERE flow = %(flow)s FOR UPDATE
+), opened AS (
+  INSERT INTO yeondong_openings (flow, owner, opened_at) VALUES (%(flow)s, %(owner)s, {NOW})
+  ON CONFLICT (flow) DO UPDATE SET owner = excluded.owner, opened_at = excluded.opened_at, closed_at = NULL
+)
+SELECT EXISTS (SELECT 1 FROM before WHERE owner <> %(owner)s AND closed_at IS NULL)
+"""
+
+CLOSED = f"UPDATE yeondong_openings SET closed_at = {NOW} WHERE flow = %(flow)s AND owner = %(owner)s"
+
+BEAT = f"""
+WITH old AS (DELETE FROM yeondong_workers WHERE seen_at < {later("-86400")} AND worker <> %(worker)s)
+INSERT INTO yeondong_workers (worker, report, seen_at) VALUES (%(worker)s, %(report)s, {NOW})
+ON CONFLICT (worker) DO UPDATE SET report = excluded.report, seen_at = excluded.seen_at
+"""
+
+WORKERS = f"""
+SELECT report, seen_at, extract(epoch FROM {NOW} - seen_at)::float FROM yeondong_workers
+WHERE seen_at >= {later("-86400")} ORDER BY seen_at DESC
+"""
+
+FORGET = "DELETE FROM yeondong_workers WHERE worker = %(worker)s"
+
+
+class PostgresqlSuspects:
+    """The suspects table."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def load(self, flow: str) -> Mapping[str, int]:
+        return {loaded(id): attempt for id, attempt in self._link.read(SUSPECTS, {"flow": flow})}
+
+    def begin(self, flow: str, message_id: str, attempt: int) -> None:
+        self._link.write(SUSPECT, {"flow": flow, "id": stored(message_id), "attempt": attempt})
+
+    def clear(self, flow: str) -> None:
+        self._link.write(CLEAR, {"flow": flow})
+
+
+class PostgresqlFlows:
+    """The tables of flows, openings and workers."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def control(self, flow: str) -> Control:
+        rows = self._link.read(CONTROL, {"flow": flow})
+        return Control(*rows[0][:4], *map(in_utc, rows[0][4:])) if rows else Control()
+
+    def pause(self, flow: str, reason: str) -> None:
+        self._link.write(PAUSE, {"flow": flow, "reason": writable(reason)})
+
+    def resume(self, flow: str) -> None:
+        self._link.write(RESUME, {"flow": flow})
+
+    def stop(self, flow: str, reason: str) -> None:
+        self._link.write(STOP, {"flow": flow, "reason": writable(reason)})
+
+    def ask_replay(self, flow: str, start: str) -> None:
+        self._link.write(ASK_REPLAY, {"flow": flow, "start": start})
+
+    def replayed(self, flow: str, start: str) -> int:
+        generation: int = self._link.read(REPLAYED, {"flow": flow, "start": start})[0][0]
+        return generation
+
+    def withdraw_replay(self, flow: str, start: str) -> None:
+        self._link.write(WITHDRAW, {"flow": flow, "start": start})
+
+    def opened(self, flow: str, owner: str) -> bool:
+        unclean: bool = self._link.read(OPENED, {"flow": flow, "owner": owner})[0][0]
+        return unclean
+
+    def closed(self, flow: str, owner: str) -> None:
+        self._link.write(CLOSED, {"flow": flow, "owner": owner})
+
+    def beat(self, report: WorkerReport) -> None:
+        text = writable(msgspec.json.encode(report).decode())
+        self._link.write(BEAT, {"worker": report.worker, "report": text})
+
+    def workers(self) -> Sequence[WorkerReport]:
+        return [
+            msgspec.structs.replace(
+                msgspec.json.decode(report, type=WorkerReport), seen_at=in_utc(seen_at), age_seconds=max(age, 0.0)
+            )
+            for report, seen_at, age in self._link.read(WORKERS)
+        ]
+
+    def forget_worker(self, worker: str) -> None:
+        self._link.write(FORGET, {"worker": worker})

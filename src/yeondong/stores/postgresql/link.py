@@ -1,0 +1,137 @@
+"""The way of one session to its database: a connection is borrowed for each statement or transaction."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import psycopg
+
+from yeondong.connections.postgresql import Pool, Server
+from yeondong.connections.postgresql_guard import Connection
+from yeondong.core.fence import Fence
+from yeondong.errors import FenceLost, StoreError
+from yeondong.stores.postgresql.schema import qualified
+
+Values: TypeAlias = Mapping[str, Any] | Sequence[Any] | None
+
+Run: TypeAlias = Callable[..., list[Any]]
+
+NOW: Final = "clock_timestamp()"
+
+# What one look at messages reads at most, save a single larger one.
+READ_BYTES: Final = 8 << 20
+
+LONGEST_SECONDS: Final = 10 * 365 * 86_400
+
+# To be the first part of a WITH. It waits for nobody who renews the lease, and who takes it over passes by while this
+# statement runs: what is written under an epoch is committed before the next epoch begins, or not at all.
+FENCE: Final = """
+fence AS MATERIALIZED (
+  SELECT 1 FROM yeondong_leases
+  WHERE name = %(fence_name)s AND owner = %(fence_owner)s AND epoch = %(fence_epoch)s FOR KEY SHARE
+)
+"""
+
+HELD: Final = "EXISTS (SELECT 1 FROM fence)"
+
+
+def later(seconds: str) -> str:
+    """SQL for the time that many seconds from now."""
+    return f"{NOW} + least({seconds}, {LONGEST_SECONDS}) * interval '1 second'"
+
+
+def writable(text: str) -> str:
+    """Return a text that PostgreSQL takes: half a surrogate pair and NUL, as errors may quote, become escapes."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+
+
+class Place:
+    """Where the tables are: the server, and the schema in it, which is asked for once if no setting names it."""
+
+    def __init__(self, server: Server, schema: str | None) -> None:
+        self.server = server
+        self._given = schema
+        self._schema: str | None = None
+        self._qualified: dict[str, bytes] = {}
+
+    @property
+    def schema(self) -> str:
+        """The schema's name. Raises ``StoreError`` if there is none."""
+        if self._schema is None:
+            found = self._given or self.server.facts().schema
+            if found is None:
+                raise StoreError(
+                    f"no schema in the search_path of the role at {self.server.address} exists; create one, or name "
+                    "the one to use: store_schema"
+                )
+            self._schema = found
+        return self._schema
+
+    def sql(self, statement: str) -> bytes:
+        """Return a statement of ours with the schema before the names of our tables."""
+        found = self._qualified.get(statement)
+        if found is None:
+            found = self._qualified[statement] = qualified(self.schema, statement).encode()
+        return found
+
+
+class Link:
+    """Runs one session's statements on connections of a pool.
+
+    Parameters are psycopg's: ``%(name)s`` or ``%s``. Names of our tables need no schema in front.
+    """
+
+    def __init__(self, place: Place, pool: Pool) -> None:
+        self.place = place
+        self.pool = pool
+        self.address = place.server.address
+
+    def read(self, statement: str, values: Values = None) -> list[Any]:
+        """Run one statement, also one that writes, in a transaction of its own, and return its rows."""
+        with self.connection() as connection:
+            return connection.execute(self.place.sql(statement), values, binary=True).fetchall()
+
+    def write(self, statement: str, values: Values = None) -> int:
+        """Run one statement, in a transaction of its own, and return how many rows it wrote."""
+        with self.connection() as connection:
+            return connection.execute(self.place.sql(statement), values).rowcount
+
+    def fenced(self, statement: str, values: Mapping[str, Any], fence: Fence) -> None:
+        """Write in one statement under the fence: ``WITH {FENCE}, … SELECT count(*) FROM fence``.
+
+        One statement, because a worker that stands still within a transaction would keep the lease locked.
+        """
+        rows = self.read(
+            statement, {**values, "fence_name": fence.name, "fence_owner": fence.owner, "fence_epoch": fence.epoch}
+        )
+        if not rows[0][0]:
+            raise FenceLost(fence.name, fence.epoch)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Run]:
+        """Run several statements in one transaction: what is lent runs one and returns its rows."""
+        with self.connection() as connection, connection.transaction():
+
+            def run(statement: str, values: Values = None) -> list[Any]:
+                cursor = connection.execute(self.place.sql(statement), values, binary=True)
+                return cursor.fetchall() if cursor.description else []
+
+            yield run
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Lend a connection for statements of our own: what passes by itself becomes ``ConnectionLost``."""
+        connection = self.pool.borrow()
+        try:
+            yield connection
+        except psycopg.Error as error:
+            translated = self.place.server.translated(error)
+            if translated is error:
+                raise
+            raise translated from error
+        finally:
+            self.pool.give_back(connection)

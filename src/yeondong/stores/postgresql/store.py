@@ -1,0 +1,79 @@
+"""The store in a PostgreSQL database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from yeondong.connections.postgresql import Pool, Server
+from yeondong.core.clock import Clock, SystemClock
+from yeondong.core.message import Message
+from yeondong.stores.postgresql import schema
+from yeondong.stores.postgresql.adding import add
+from yeondong.stores.postgresql.link import Link, Place
+from yeondong.stores.postgresql.session import PostgresqlSession
+from yeondong.stores.postgresql.watching import watch
+
+CONNECTIONS: Final = 10
+
+
+class PostgresqlStore:
+    """A database that keeps what flows need, for any number of processes on any number of machines.
+
+    ``schema`` is where the tables are; without it, the first schema of the role's search path that exists.
+    ``connections`` bounds how many this process opens, sessions that stand apart not counted.
+
+    >>> store = PostgresqlStore("postgresql://shop@db.example/orders", schema="integration")
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str | None = None,
+        connections: int | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._server = Server(url)
+        self._place = Place(self._server, schema)
+        self._pool = Pool(self._server, connections or CONNECTIONS)
+        self._link = Link(self._place, self._pool)
+        self._schema = schema
+        self._clock = clock or SystemClock()
+        self.address = self._server.address
+
+    def prepare(self) -> str | None:
+        with self._link.connection() as connection:
+            schema.refuse_unusable(connection, self._place.schema, self.address)
+        return None
+
+    def connect(self, *, apart: bool = False) -> PostgresqlSession:
+        pool = Pool(self._server, 1) if apart else self._pool
+        return PostgresqlSession(Link(self._place, pool), self._clock, apart=apart)
+
+    def add(self, tx: Any, messages: Sequence[Message]) -> None:
+        add(tx, self._place, messages)
+
+    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
+        return watch(wake)
+
+    def notice(self) -> str | None:
+        return None
+
+    def statements(self) -> Sequence[str]:
+        return schema.statements(self._schema)
+
+    def create(self) -> Sequence[str]:
+        with self._link.connection() as connection:
+            return schema.create(connection, self._place.schema)
+
+    def check(self) -> Sequence[str]:
+        with self._link.connection() as connection:
+            return schema.check(connection, self._place.schema)
+
+    def cautions(self) -> Sequence[str]:
+        return []
+
+    def remarks(self) -> Sequence[str]:
+        with self._link.connection() as connection:
+            return schema.remarks(connection, self._place.schema)
