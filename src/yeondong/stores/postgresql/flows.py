@@ -3,7 +3,8 @@
 # ruff: noqa: S608 - statements are put together from constants; values are always bound
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -11,14 +12,17 @@ from yeondong.core.store import Control, WorkerReport
 from yeondong.stores.postgresql.link import NOW, Link, later, writable
 from yeondong.stores.postgresql.rows import in_utc, loaded, stored
 
-SUSPECTS = "SELECT message_id, attempt FROM yeondong_suspects WHERE flow = %(flow)s"
+OF_THESE = "flow = %(flow)s AND (%(partitions)s::text[] IS NULL OR partition = ANY(%(partitions)s::text[]))"
+
+SUSPECTS = f"SELECT message_id, attempt FROM yeondong_suspects WHERE {OF_THESE}"
 
 SUSPECT = """
-INSERT INTO yeondong_suspects (flow, message_id, attempt) VALUES (%(flow)s, %(id)s, %(attempt)s)
+INSERT INTO yeondong_suspects (flow, partition, message_id, attempt)
+VALUES (%(flow)s, %(partition)s, %(id)s, %(attempt)s)
 ON CONFLICT (flow, message_id) DO UPDATE SET attempt = excluded.attempt
 """
 
-CLEAR = "DELETE FROM yeondong_suspects WHERE flow = %(flow)s"
+CLEAR = f"DELETE FROM yeondong_suspects WHERE {OF_THESE}"
 
 CONTROL = "SELECT paused, stopped, replay, generation, paused_at, stopped_at FROM yeondong_flows WHERE flow = %(flow)s"
 
@@ -42,9 +46,12 @@ ON CONFLICT (flow) DO UPDATE SET replay = excluded.replay
 """
 
 REPLAYED = """
-INSERT INTO yeondong_flows AS f (flow, generation) VALUES (%(flow)s, 1)
-ON CONFLICT (flow) DO UPDATE SET replay = nullif(f.replay, %(start)s), generation = f.generation + 1
-RETURNING generation
+WITH noted AS (
+  UPDATE yeondong_flows SET replay = nullif(replay, %(start)s), generation = generation + 1
+  WHERE flow = %(flow)s AND replay IS NOT NULL RETURNING generation
+)
+SELECT coalesce(
+  (SELECT generation FROM noted), (SELECT generation FROM yeondong_flows WHERE flow = %(flow)s), 0)
 """
 
 WITHDRAW = "UPDATE yeondong_flows SET replay = NULL WHERE flow = %(flow)s AND replay = %(start)s"
@@ -54,7 +61,8 @@ OPENED = f"""
 WITH before AS MATERIALIZED (
   SELECT owner, closed_at FROM yeondong_openings WHERE flow = %(flow)s FOR UPDATE
 ), opened AS (
-  INSERT INTO yeondong_openings (flow, owner, opened_at) VALUES (%(flow)s, %(owner)s, {NOW})
+  INSERT INTO yeondong_openings (flow, owner, opened_at)
+  SELECT %(flow)s, %(owner)s, {NOW} FROM (SELECT count(*) FROM before) AS seen
   ON CONFLICT (flow) DO UPDATE SET owner = excluded.owner, opened_at = excluded.opened_at, closed_at = NULL
 )
 SELECT EXISTS (SELECT 1 FROM before WHERE owner <> %(owner)s AND closed_at IS NULL)
@@ -82,14 +90,19 @@ class PostgresqlSuspects:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    def load(self, flow: str) -> Mapping[str, int]:
-        return {loaded(id): attempt for id, attempt in self._link.read(SUSPECTS, {"flow": flow})}
+    def load(self, flow: str, partitions: Collection[str] | None = None) -> Mapping[str, int]:
+        return {loaded(id): attempt for id, attempt in self._link.read(SUSPECTS, _of(flow, partitions))}
 
-    def begin(self, flow: str, message_id: str, attempt: int) -> None:
-        self._link.write(SUSPECT, {"flow": flow, "id": stored(message_id), "attempt": attempt})
+    def begin(self, flow: str, partition: str, message_id: str, attempt: int) -> None:
+        values = {"flow": flow, "partition": stored(partition), "id": stored(message_id), "attempt": attempt}
+        self._link.write(SUSPECT, values)
 
-    def clear(self, flow: str) -> None:
-        self._link.write(CLEAR, {"flow": flow})
+    def clear(self, flow: str, partitions: Collection[str] | None = None) -> None:
+        self._link.write(CLEAR, _of(flow, partitions))
+
+
+def _of(flow: str, partitions: Collection[str] | None) -> dict[str, Any]:
+    return {"flow": flow, "partitions": None if partitions is None else [stored(each) for each in partitions]}
 
 
 class PostgresqlFlows:

@@ -12,10 +12,11 @@ from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
 from yeondong.core.message import order_key
 from yeondong.core.store import HeldReceipt, Hold
-from yeondong.stores.postgresql.link import FENCE, HELD, NOW, READ_BYTES, Link, later, writable
+from yeondong.stores.postgresql.link import ALL_HELD, FENCES, NOW, READ_BYTES, Link, later, writable
 from yeondong.stores.postgresql.rows import COLUMNS, columns, loaded, message, stored
 
 PUT = f"""
+WITH {FENCES}, put AS (
 INSERT INTO yeondong_held (
   {COLUMNS}, flow, order_key, partition, held_at, status, attempt, blocks, due_at, failed_at, last_error)
 SELECT {COLUMNS}, %(flow)s, order_key, partition, {NOW},
@@ -27,13 +28,10 @@ FROM unnest(
   %(partitions)s::text[], %(failed)s::boolean[], %(attempts)s::integer[], %(blocks)s::boolean[], %(after)s::float[],
   %(errors)s::text[]
 ) WITH ORDINALITY AS t({COLUMNS}, order_key, partition, failed, attempt, blocks, after, error, number)
-WHERE {{}} ORDER BY number
+WHERE {ALL_HELD} ORDER BY number
 ON CONFLICT (flow, message_id) DO NOTHING
+) SELECT held FROM fences
 """
-
-PUT_FENCED = f"WITH {FENCE}, put AS ({PUT.format(HELD)}) SELECT count(*) FROM fence"
-
-PUT_UNFENCED = PUT.format("true")
 
 KNOWN = "SELECT message_id FROM yeondong_held WHERE flow = %s AND message_id = ANY(%s)"
 
@@ -49,18 +47,22 @@ WITH first AS (
 ), due AS (
   SELECT h.id, sum(octet_length(h.payload)) OVER (ORDER BY h.id ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS before
   FROM turn JOIN yeondong_held AS h ON h.flow = %(flow)s AND h.order_key = turn.order_key AND h.id >= turn.id
-  WHERE h.status = 'WAITING' AND NOT EXISTS (
+  WHERE h.status = 'WAITING'
+    AND (%(partitions)s::text[] IS NULL OR h.partition = ANY(%(partitions)s::text[]))
+    AND NOT EXISTS (
     SELECT 1 FROM yeondong_held AS b
-    WHERE b.flow = %(flow)s AND b.order_key = h.order_key AND b.id < h.id AND b.blocks AND b.status = 'FAILED')
+    WHERE b.flow = %(flow)s AND b.order_key = h.order_key AND b.id < h.id AND b.blocks
+      AND (b.status = 'FAILED' OR b.partition <> ALL(%(partitions)s::text[])))
   ORDER BY h.id LIMIT %(limit)s
 )
 SELECT id, partition, attempt, {COLUMNS} FROM due JOIN yeondong_held USING (id)
 WHERE coalesce(before, 0) < {READ_BYTES} ORDER BY id
 """
 
-FORGET = "DELETE FROM yeondong_held WHERE flow = %(flow)s AND id = ANY(%(done)s) AND {}"
-
-AGAIN = f"""
+SETTLE = f"""
+WITH {FENCES}, forgotten AS (
+DELETE FROM yeondong_held WHERE flow = %(flow)s AND id = ANY(%(done)s::bigint[]) AND {ALL_HELD}
+), again AS (
 UPDATE yeondong_held AS h
 SET status = CASE WHEN failed THEN 'FAILED' ELSE 'WAITING' END, attempt = t.attempt, blocks = t.blocks,
     due_at = CASE WHEN NOT failed THEN {later("after")} END, failed_at = CASE WHEN failed THEN {NOW} END,
@@ -69,14 +71,11 @@ FROM unnest(
   %(ids)s::bigint[], %(failed)s::boolean[], %(attempts)s::integer[], %(blocks)s::boolean[], %(after)s::float[],
   %(errors)s::text[]
 ) AS t(id, failed, attempt, blocks, after, error)
-WHERE h.flow = %(flow)s AND h.id = t.id AND h.status = 'WAITING' AND {{}}
+WHERE h.flow = %(flow)s AND h.id = t.id AND h.status = 'WAITING' AND {ALL_HELD}
+) SELECT held FROM fences
 """
 
-SETTLE_FENCED = f"""
-WITH {FENCE}, forgotten AS ({FORGET.format(HELD)}), again AS ({AGAIN.format(HELD)}) SELECT count(*) FROM fence
-"""
-
-SETTLE_UNFENCED = f"WITH forgotten AS ({FORGET.format('true')}) {AGAIN.format('true')}"
+PARTITIONS = "SELECT partition, count(*) FROM yeondong_held WHERE flow = %s GROUP BY partition"
 
 COUNT = "SELECT count(*) FROM yeondong_held WHERE flow = %s"
 
@@ -89,8 +88,8 @@ class PostgresqlHeld:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    def put(self, flow: str, holds: Sequence[Hold], fence: Fence | None) -> None:
-        self._write(PUT_FENCED, PUT_UNFENCED, _put_values(flow, holds), fence)
+    def put(self, flow: str, holds: Sequence[Hold], fences: Sequence[Fence]) -> None:
+        self._link.fenced_by(PUT, _put_values(flow, holds), fences)
 
     def known(self, flow: str, ids: Collection[str]) -> set[str]:
         return {loaded(row[0]) for row in self._link.read(KNOWN, (flow, [stored(id) for id in ids]))}
@@ -98,32 +97,30 @@ class PostgresqlHeld:
     def keys(self, flow: str) -> Mapping[tuple[str, ...], int]:
         return {tuple(msgspec.json.decode(key)): count for key, count in self._link.read(KEYS, (flow,))}
 
-    def due(self, flow: str, limit: int) -> Sequence[Delivery]:
-        rows = self._link.read(DUE, {"flow": flow, "limit": limit})
+    def due(self, flow: str, limit: int, partitions: Collection[str] | None = None) -> Sequence[Delivery]:
+        chosen = None if partitions is None else [stored(partition) for partition in partitions]
+        rows = self._link.read(DUE, {"flow": flow, "limit": limit, "partitions": chosen})
         return [
             Delivery(message(row, 3), HeldReceipt(id), loaded(partition), attempt)
             for row in rows
             for id, partition, attempt in [row[:3]]
         ]
 
-    def settle(self, flow: str, done: Sequence[Delivery], again: Sequence[Hold], fence: Fence | None) -> None:
+    def settle(self, flow: str, done: Sequence[Delivery], again: Sequence[Hold], fences: Sequence[Fence]) -> None:
         values = {
             **_states(again),
             "flow": flow,
             "ids": [hold.delivery.receipt.id for hold in again],
             "done": [delivery.receipt.id for delivery in done],
         }
-        self._write(SETTLE_FENCED, SETTLE_UNFENCED, values, fence)
+        self._link.fenced_by(SETTLE, values, fences)
 
     def count(self, flow: str) -> int:
         count: int = self._link.read(COUNT, (flow,))[0][0]
         return count
 
-    def _write(self, fenced: str, unfenced: str, values: Mapping[str, Any], fence: Fence | None) -> None:
-        if fence is None:
-            self._link.write(unfenced, values)
-        else:
-            self._link.fenced(fenced, values, fence)
+    def partitions(self, flow: str) -> Mapping[str, int]:
+        return {loaded(partition): count for partition, count in self._link.read(PARTITIONS, (flow,))}
 
 
 def _put_values(flow: str, holds: Sequence[Hold]) -> dict[str, Any]:

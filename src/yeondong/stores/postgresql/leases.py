@@ -3,9 +3,13 @@
 # ruff: noqa: S608 - statements are put together from constants; values are always bound
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from yeondong.core.clock import Clock
 from yeondong.core.fence import Fence
+from yeondong.core.store import Claim
 from yeondong.stores.postgresql.link import FENCE, HELD, NOW, Link, later
+from yeondong.stores.postgresql.rows import loaded, stored
 
 # A lease is free when it has expired. One that ends later than its own duration allows was taken before the clock was
 # set back, and would otherwise last for as long as the clock jumped.
@@ -44,6 +48,30 @@ UPDATE yeondong_leases SET owner = '', expires_at = {NOW}
 WHERE name = %(name)s AND owner = %(owner)s AND epoch = %(epoch)s
 """
 
+# Whoever had a partition may be writing for it in this moment (FENCES): that is waited for, it is one statement.
+CLAIM = f"""
+WITH before AS MATERIALIZED (
+  SELECT partition, owner FROM yeondong_partitions
+  WHERE flow = %(flow)s AND partition = ANY(%(partitions)s::text[]) ORDER BY partition FOR UPDATE
+), claimed AS (
+  INSERT INTO yeondong_partitions AS p (flow, partition, owner, epoch, claimed_at)
+  SELECT %(flow)s, wanted.partition, %(owner)s, {EPOCH}, {NOW}
+  FROM (SELECT count(*) FROM before) AS locked, unnest(%(partitions)s::text[]) AS wanted(partition)
+  ORDER BY wanted.partition
+  ON CONFLICT (flow, partition) DO UPDATE
+  SET owner = excluded.owner, epoch = greatest(p.epoch + 1, excluded.epoch), claimed_at = excluded.claimed_at
+  RETURNING partition, epoch
+)
+SELECT partition, epoch, coalesce(before.owner NOT IN ('', %(owner)s), false)
+FROM claimed LEFT JOIN before USING (partition) ORDER BY partition
+"""
+
+# The row stays, so that the next epoch is higher.
+RELEASE_CLAIMS = """
+UPDATE yeondong_partitions SET owner = '' WHERE (flow, partition, owner, epoch) IN (
+  SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[]))
+"""
+
 LOAD = "SELECT position FROM yeondong_positions WHERE name = %s"
 
 SAVE = f"""
@@ -74,6 +102,25 @@ class PostgresqlLeases:
 
     def release(self, fence: Fence) -> None:
         self._link.write(RELEASE, _values(fence, 0))
+
+
+class PostgresqlClaims:
+    """The partitions table."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def claim(self, flow: str, partitions: Collection[str], owner: str) -> Sequence[Claim]:
+        wanted = sorted({stored(partition) for partition in partitions})
+        rows = self._link.read(CLAIM, {"flow": flow, "partitions": wanted, "owner": owner})
+        return [
+            Claim(Fence(flow, owner, epoch, partition=loaded(partition)), unclean) for partition, epoch, unclean in rows
+        ]
+
+    def release(self, fences: Sequence[Fence]) -> None:
+        keys = [(fence.name, stored(fence.partition or ""), fence.owner, fence.epoch) for fence in fences]
+        if keys:
+            self._link.write(RELEASE_CLAIMS, [list(column) for column in zip(*keys, strict=True)])
 
 
 class PostgresqlPositions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 import psycopg
 
@@ -12,9 +12,13 @@ from yeondong.connections.postgresql import Pool, Server
 from yeondong.connections.postgresql_guard import Connection
 from yeondong.core.fence import Fence
 from yeondong.errors import FenceLost, StoreError
+from yeondong.stores.postgresql.rows import stored
 from yeondong.stores.postgresql.schema import qualified
 
 Values: TypeAlias = Mapping[str, Any] | Sequence[Any] | None
+
+LEASED: Final = "SELECT 1 FROM yeondong_leases WHERE name = %s AND owner = %s AND epoch = %s"
+CLAIMED: Final = "SELECT 1 FROM yeondong_partitions WHERE flow = %s AND partition = %s AND owner = %s AND epoch = %s"
 
 Run: TypeAlias = Callable[..., list[Any]]
 
@@ -35,6 +39,24 @@ fence AS MATERIALIZED (
 """
 
 HELD: Final = "EXISTS (SELECT 1 FROM fence)"
+
+# The same for any number of leases and claims to partitions; none of them means that everybody may write.
+FENCES: Final = """
+fence AS MATERIALIZED (
+  SELECT 1 FROM yeondong_leases WHERE (name, owner, epoch) IN (
+    SELECT * FROM unnest(%(fence_names)s::text[], %(fence_owners)s::text[], %(fence_epochs)s::bigint[]))
+  ORDER BY name FOR KEY SHARE
+), claim AS MATERIALIZED (
+  SELECT 1 FROM yeondong_partitions WHERE (flow, partition, owner, epoch) IN (
+    SELECT * FROM unnest(%(claim_flows)s::text[], %(claim_partitions)s::text[], %(claim_owners)s::text[],
+                         %(claim_epochs)s::bigint[]))
+  ORDER BY flow, partition FOR KEY SHARE
+), fences AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM fence) + (SELECT count(*) FROM claim) = %(fences)s AS held
+)
+"""
+
+ALL_HELD: Final = "(SELECT held FROM fences)"
 
 
 def later(seconds: str) -> str:
@@ -110,6 +132,38 @@ class Link:
         )
         if not rows[0][0]:
             raise FenceLost(fence.name, fence.epoch)
+
+    def fenced_by(self, statement: str, values: Mapping[str, Any], fences: Sequence[Fence]) -> None:
+        """Write in one statement under all of these: ``WITH {FENCES}, … SELECT held FROM fences``."""
+        leases = [fence for fence in fences if fence.partition is None]
+        claims = [fence for fence in fences if fence.partition is not None]
+        rows = self.read(
+            statement,
+            {
+                **values,
+                "fence_names": [fence.name for fence in leases],
+                "fence_owners": [fence.owner for fence in leases],
+                "fence_epochs": [fence.epoch for fence in leases],
+                "claim_flows": [fence.name for fence in claims],
+                "claim_partitions": [stored(fence.partition or "") for fence in claims],
+                "claim_owners": [fence.owner for fence in claims],
+                "claim_epochs": [fence.epoch for fence in claims],
+                "fences": len(fences),
+            },
+        )
+        if not rows[0][0]:
+            self._refuse(fences)
+
+    def _refuse(self, fences: Sequence[Fence]) -> NoReturn:
+        """Raise ``FenceLost`` for the first that is lost, as far as can be told afterwards."""
+        for fence in fences:
+            if fence.partition is None:
+                found = self.read(LEASED, (fence.name, fence.owner, fence.epoch))
+            else:
+                found = self.read(CLAIMED, (fence.name, stored(fence.partition), fence.owner, fence.epoch))
+            if not found:
+                raise FenceLost(fence.name, fence.epoch, fence.partition)
+        raise FenceLost(fences[0].name, fences[0].epoch, fences[0].partition)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Run]:

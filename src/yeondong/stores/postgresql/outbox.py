@@ -27,17 +27,45 @@ class PostgresqlOutbox:
     def hold(self, holds: Sequence[Hold], fence: Fence) -> None:
         raise NotImplementedError
 
-    def following(self, position: int, limit: int) -> Sequence[Delivery]:
-        raise NotImplementedError
-
     def failed(self) -> int:
         raise NotImplementedError
 
-    def unsent(self) -> int:
+    def lag(self) -> Lag:
         raise NotImplementedError
 
-    def lag(self, position: int | None) -> Lag:
+    def sweep(self, older: timedelta, limit: int) -> int:
         raise NotImplementedError
 
-    def sweep(self, older: timedelta, limit: int, position: int | None) -> int:
+    def repeats(self, start: str) -> int:
+        raise NotImplementedError
+
+    def rewind(self, start: str, fence: Fence) -> int:
+        raise NotImplementedError
+
+
+class PostgresqlOutboxLog:
+    """The outbox table as a relay sees it that marks by position."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def resume(self) -> None:
+        raise NotImplementedError
+
+    def read(self, limit: int) -> Sequence[Delivery]:
+        raise NotImplementedError
+
+    def save(self, receipt: int, fence: Fence) -> None:
+        raise NotImplementedError
+
+    def lag(self) -> Lag:
+        raise NotImplementedError
+
+    def sweep(self, older: timedelta, limit: int) -> int:
+        raise NotImplementedError
+
+    def repeats(self, start: str) -> int:
+        raise NotImplementedError
+
+    def rewind(self, start: str, fence: Fence) -> int:
         raise NotImplementedError

@@ -5,12 +5,14 @@ from __future__ import annotations
 from yeondong.connections.postgresql import SYSTEM, lost
 from yeondong.core.clock import Clock
 from yeondong.core.store import (
+    Claims,
     Failures,
     Flows,
     Held,
     Inbox,
     Leases,
     OpenTransaction,
+    OutboxLog,
     OutboxRows,
     Positions,
     Suspects,
@@ -19,9 +21,9 @@ from yeondong.stores.postgresql.failures import PostgresqlFailures
 from yeondong.stores.postgresql.flows import PostgresqlFlows, PostgresqlSuspects
 from yeondong.stores.postgresql.held import PostgresqlHeld
 from yeondong.stores.postgresql.inbox import PostgresqlInbox
-from yeondong.stores.postgresql.leases import PostgresqlLeases, PostgresqlPositions
+from yeondong.stores.postgresql.leases import PostgresqlClaims, PostgresqlLeases, PostgresqlPositions
 from yeondong.stores.postgresql.link import Link
-from yeondong.stores.postgresql.outbox import PostgresqlOutbox
+from yeondong.stores.postgresql.outbox import PostgresqlOutbox, PostgresqlOutboxLog
 from yeondong.stores.postgresql.transaction import PostgresqlTransaction
 
 
@@ -37,8 +39,10 @@ class PostgresqlSession:
         self.inbox: Inbox = PostgresqlInbox(link)
         self.held: Held = PostgresqlHeld(link)
         self.leases: Leases = PostgresqlLeases(link, clock)
+        self.claims: Claims = PostgresqlClaims(link)
         self.positions: Positions = PostgresqlPositions(link)
         self.outbox: OutboxRows = PostgresqlOutbox(link)
+        self.outbox_log: OutboxLog = PostgresqlOutboxLog(link)
         self.suspects: Suspects = PostgresqlSuspects(link)
         self.flows: Flows = PostgresqlFlows(link)
         self.failures: Failures = PostgresqlFailures(link)
