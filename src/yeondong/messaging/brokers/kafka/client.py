@@ -1,10 +1,14 @@
 """How librdkafka's clients are set, and what their errors mean here."""
 
+# ruff: noqa: SLF001 - librdkafka's own error codes begin with an underscore
+
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -19,6 +23,13 @@ SYSTEM: Final = "broker"
 PORT: Final = 9092
 ASK_SECONDS: Final = 10.0
 """How long the cluster may take to answer a question about topics, groups or offsets."""
+
+LOOK_SECONDS: Final = 0.05
+PATIENCE_SECONDS: Final = 3.0
+"""How long an answer is awaited although no broker can be reached: one may just be starting."""
+
+KEEP_SECONDS: Final = 10.0
+"""How long what was said in the background is taken for the cause of what fails."""
 
 OURS: Final = {
     "bootstrap.servers": "the broker's URL",
@@ -48,7 +59,7 @@ KEPT: Final = frozenset(
 
 REFUSED_LOGIN: Final = frozenset(
     {
-        KafkaError._AUTHENTICATION,  # noqa: SLF001 - librdkafka's own codes begin so
+        KafkaError._AUTHENTICATION,
         KafkaError.SASL_AUTHENTICATION_FAILED,
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
         KafkaError.UNSUPPORTED_SASL_MECHANISM,
@@ -61,22 +72,18 @@ T = TypeVar("T")
 class Reasons:
     """The last that librdkafka said in the background: why it can't connect is told there alone."""
 
-    KEEP_SECONDS: Final = 10.0
-
     def __init__(self) -> None:
-        self._latest: tuple[float, str] | None = None
+        self._latest: tuple[float, KafkaError] | None = None
 
     def note(self, error: KafkaError) -> None:
         """Take what ``error_cb`` brings; that all brokers are down is no cause of anything."""
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - as above
-            self._latest = (time.monotonic(), error.str())
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._latest = (time.monotonic(), error)
         log.debug("kafka.error code=%s reason=%r", error.name(), error.str())
 
-    def latest(self) -> str | None:
-        """Return the cause, while it is young."""
-        if self._latest is None or time.monotonic() - self._latest[0] > self.KEEP_SECONDS:
-            return None
-        return self._latest[1]
+    def latest(self, since: float) -> KafkaError | None:
+        """Return the cause that was told last, if it was told since then, by ``time.monotonic``."""
+        return None if self._latest is None or self._latest[0] < since else self._latest[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +127,40 @@ class Cluster:
 
     def consumer(self, options: Mapping[str, Any]) -> Consumer:
         """Make a consumer. Raises ``SettingsError`` for an option that librdkafka does not take."""
-        return self._made(Consumer, self._settings(options))
+        return self._made(Consumer, {**self._settings(options), "logger": _Quiet()})
 
     def producer(self, options: Mapping[str, Any]) -> Producer:
         """Make a producer. Raises ``SettingsError`` for an option that librdkafka does not take."""
-        return self._made(Producer, self._settings(options))
+        return self._made(Producer, {**self._settings(options), "logger": _Quiet()})
 
     def admin(self) -> AdminClient:
         """Make a client that asks about topics and groups, and makes or removes them."""
         return self._made(AdminClient, self._settings({}))
 
+    def answer(self, admin: AdminClient, future: Future[T]) -> T:
+        """Wait for an answer; not long once librdkafka has said why none will come.
+
+        Raises ``KafkaException`` for what the brokers answer, ``ConnectionLost`` and ``StoreError`` where they don't.
+        """
+        since = time.monotonic()
+        while True:
+            try:
+                return future.result(LOOK_SECONDS)
+            except FutureTimeout:
+                admin.poll(0)  # brings the causes
+                cause = self.reasons.latest(since)
+                if cause is None:
+                    continue
+                if cause.code() in REFUSED_LOGIN:
+                    raise self.translated(cause) from None
+                if cause.code() == KafkaError._SSL or time.monotonic() - since > PATIENCE_SECONDS:
+                    raise self.lost(cause) from None
+
     def lost(self, error: object) -> ConnectionLost:
         """Say that the cluster is away, with what librdkafka told in the background, which is mostly the cause."""
         text = error.str() if isinstance(error, KafkaError) else str(error)
-        cause = self.reasons.latest()
+        latest = self.reasons.latest(time.monotonic() - KEEP_SECONDS)
+        cause = None if latest is None else latest.str()
         return ConnectionLost(SYSTEM, self.address, f"{text} ({cause})" if cause and cause not in text else text)
 
     def translated(self, error: KafkaException | KafkaError) -> ConnectionLost | StoreError:
@@ -149,7 +176,6 @@ class Cluster:
     def _settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "bootstrap.servers": self.address,
-            # What goes wrong is raised, with its cause: see Reasons. librdkafka would write it to stderr too.
             "log_level": 0,
             "error_cb": self.reasons.note,
             "socket.keepalive.enable": True,
@@ -167,6 +193,13 @@ class Cluster:
             raise SettingsError(
                 f"librdkafka cannot be set up for {self.address}: {text}; look at the settings that begin with kafka_"
             ) from error
+
+
+class _Quiet:
+    """Where librdkafka's log goes: what goes wrong is raised too, with its cause, and stands on stderr but once."""
+
+    def log(self, _level: int, text: str, *parts: object) -> None:
+        log.debug(text, *parts)
 
 
 def _servers(url: str) -> str:

@@ -24,10 +24,11 @@ TYPE: Final = "ce_type"
 SOURCE: Final = "ce_source"
 TIME: Final = "ce_time"
 KIND: Final = "ce_kind"
+KEY: Final = "ce_partitionkey"
 BINARY: Final = "ce_binaryheaders"
 DATA_TYPE: Final = "content-type"
 
-OWN: Final = frozenset({SPEC_VERSION, ID, TYPE, SOURCE, TIME, KIND, BINARY})
+OWN: Final = frozenset({SPEC_VERSION, ID, TYPE, SOURCE, TIME, KIND, KEY, BINARY})
 """Names that a message's own headers cannot have."""
 
 _SPEC_VERSION_1: Final = (SPEC_VERSION, b"1.0")
@@ -100,7 +101,9 @@ def _message(
 ) -> Message:
     found.pop(SPEC_VERSION, None)
     id, type, source, time, kind = (_popped(found, name) for name in (ID, TYPE, SOURCE, TIME, KIND))  # noqa: A001
-    binary = found.pop(BINARY, None)
+    binary, named_key = found.pop(BINARY, None), found.pop(KEY, None)  # others write the key a second time
+    if key is None:
+        key = named_key
     if found.get(DATA_TYPE) == _JSON[1]:
         del found[DATA_TYPE]
     return Message(

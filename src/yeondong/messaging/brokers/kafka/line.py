@@ -1,5 +1,7 @@
 """One producer of librdkafka, emptied and thrown away at its first failure."""
 
+# ruff: noqa: SLF001 - librdkafka's own error codes begin with an underscore
+
 from __future__ import annotations
 
 import os
@@ -23,10 +25,10 @@ QUEUED_MESSAGES: Final = 100_000
 
 CONSEQUENCES: Final = frozenset(
     {
-        KafkaError._FATAL,  # noqa: SLF001 - librdkafka's own codes begin so
-        KafkaError._GAPLESS_GUARANTEE,  # noqa: SLF001 - as above
-        KafkaError._PURGE_QUEUE,  # noqa: SLF001 - as above
-        KafkaError._PURGE_INFLIGHT,  # noqa: SLF001 - as above
+        KafkaError._FATAL,
+        KafkaError._GAPLESS_GUARANTEE,
+        KafkaError._PURGE_QUEUE,
+        KafkaError._PURGE_INFLIGHT,
     }
 )
 
@@ -92,12 +94,23 @@ class Line:
                     self._wait_for_room(left)
                     produce(topic, message.data, message.key, headers=headers)
             waiting = self._producer.flush(left())
-        except KafkaException as error:
-            self._failed.append(error.args[0])
-            return self._cause()
+        except (KafkaException, SystemError) as error:
+            return self._ended(error)
         if self._failed:
             return self._cause()
-        return KafkaError(KafkaError._TIMED_OUT, f"{waiting} messages were not confirmed") if waiting else None  # noqa: SLF001 - as below
+        return KafkaError(KafkaError._TIMED_OUT, f"{waiting} messages were not confirmed") if waiting else None
+
+    def _ended(self, error: KafkaException | SystemError) -> KafkaError:
+        """Return why the producer has ended: what is purged tells it, or was told before.
+
+        A fatal error comes as an exception out of whatever call serves callbacks, and runs into the callbacks after it:
+        that is the SystemError.
+        """
+        self.drop()
+        if self._failed:
+            return self._cause()
+        cause = error.args[0] if error.args else error
+        return cause if isinstance(cause, KafkaError) else KafkaError(KafkaError._FATAL, str(error))
 
     def _wait_for_room(self, left: Callable[[], float]) -> None:
         while len(self._producer) >= QUEUED_MESSAGES // 2:
@@ -114,4 +127,12 @@ class Line:
         """Take back what is not yet sent. Twice is harmless."""
         if self.pid == os.getpid():
             self._producer.purge()
-            self._producer.poll(0)
+            while self._serve():
+                pass
+
+    def _serve(self) -> bool:
+        """Take what callbacks bring; False when there is no more."""
+        try:
+            return self._producer.poll(0) > 0
+        except (KafkaException, SystemError):
+            return True

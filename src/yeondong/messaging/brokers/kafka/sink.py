@@ -1,8 +1,11 @@
 """Sending to topics: in order, and known to be safe when it returns."""
 
+# ruff: noqa: SLF001 - librdkafka's own error codes begin with an underscore
+
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeAlias
@@ -21,15 +24,10 @@ from yeondong.messaging.brokers.kafka.topics import Topic
 
 CONNECT_SECONDS: Final = 5.0
 EXPLAIN_SECONDS: Final = 1.0
+MADE_SECONDS: Final = 1.0
 
-SINGLY: Final = frozenset(
-    {
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.RECORD_LIST_TOO_LARGE,
-        KafkaError.INVALID_RECORD,
-        KafkaError._INVALID_DIFFERENT_RECORD,  # noqa: SLF001 - librdkafka's own codes begin so
-    }
-)
+TOO_LARGE: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
+SINGLY: Final = TOO_LARGE | {KafkaError.INVALID_RECORD, KafkaError._INVALID_DIFFERENT_RECORD}
 """What the brokers say of a whole batch: which message is meant is found by sending them one by one."""
 
 BEHIND: Final = "an earlier message of its key was refused"
@@ -55,6 +53,7 @@ class KafkaSink:
         self._patience_seconds = patience_seconds
         self._batch_bytes = limits.message_bytes
         self._usable: dict[str, str] = {}
+        self._missing: frozenset[str] = frozenset()
         self._line: Line | None = None
 
     def open(self) -> None:
@@ -71,7 +70,8 @@ class KafkaSink:
             return refused
         if error.code() not in SINGLY:
             raise self._lost(error, sendable)
-        self._batch_bytes = max(self._batch_bytes // 2, 1)
+        if error.code() in TOO_LARGE:  # maybe of the batch alone: the next ones are smaller
+            self._batch_bytes = max(self._batch_bytes // 2, 1)
         return [*refused, *self._singly(sendable, deadline)]
 
     def close(self) -> None:
@@ -106,10 +106,21 @@ class KafkaSink:
     def _unusable(self, channels: Collection[str], deadline: float) -> Mapping[str, str]:
         """Ask about channels that are new here; say why some cannot be used."""
         named = {channel: self._cluster.topic(channel) for channel in channels}
-        found = self._look(named.values(), self._left(deadline))
+        found = self._found(named.values(), deadline)
         reasons = {channel: found[topic].why_unwritable() for channel, topic in named.items()}
         self._usable.update({channel: topic for channel, topic in named.items() if reasons[channel] is None})
         return {channel: reason for channel, reason in reasons.items() if reason is not None}
+
+    def _found(self, names: Collection[str], deadline: float) -> Mapping[str, Topic]:
+        """Ask about topics, for a while about one that is missing: not every broker knows at once what was made."""
+        give_up = self._clock.elapsed() + MADE_SECONDS
+        while True:
+            found = self._look(names, self._left(deadline))
+            missing = {topic.name for topic in found.values() if topic.missing}
+            if missing <= self._missing or self._clock.elapsed() > give_up:
+                self._missing = (self._missing | missing) - (found.keys() - missing)
+                return found
+            threading.Event().wait(0.05)
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -117,7 +128,7 @@ class KafkaSink:
         """Send and wait until all is safe. Else nothing of it is left here, and the producer is gone."""
         line = self._live(self._left(deadline))
         give_up = min(deadline, self._clock.elapsed() + line.patience_seconds)
-        error: KafkaError | None = KafkaError(KafkaError._FAIL)  # noqa: SLF001 - whatever is raised below counts as one
+        error: KafkaError | None = KafkaError(KafkaError._FAIL)  # whatever is raised below counts as one
         try:
             error = line.send(messages, self._usable, partial(self._left, give_up))
         finally:

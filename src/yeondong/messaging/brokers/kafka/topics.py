@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from typing import Final
@@ -20,7 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from msgspec import Struct
 from msgspec.structs import replace
 
-from yeondong.errors import ConnectionLost, StoreError
+from yeondong.errors import StoreError
 from yeondong.messaging.brokers.kafka.client import ASK_SECONDS, Cluster
 
 REGISTRY: Final = "yeondong.receivers"
@@ -69,7 +71,7 @@ def look(
         described = admin.describe_topics(
             TopicCollection(askable), include_authorized_operations=True, request_timeout=seconds
         )
-        found.update({name: _described(cluster, name, future) for name, future in described.items()})
+        found.update({name: _described(cluster, admin, name, future) for name, future in described.items()})
     return found
 
 
@@ -79,8 +81,8 @@ def limits(cluster: Cluster, admin: AdminClient, topics: Collection[Topic]) -> l
     if not asked:
         return list(topics)
     answers = admin.describe_configs(list(asked), request_timeout=ASK_SECONDS)
-    limited = {asked[resource].name: _limited(cluster, asked[resource], future) for resource, future in answers.items()}
-    return [limited.get(topic.name, topic) for topic in topics]
+    limited = [_limited(cluster, admin, asked[resource], future) for resource, future in answers.items()]
+    return [*limited, *(topic for topic in topics if topic.wrong is not None)]
 
 
 def flaw(topic: Topic, message_bytes: int) -> str | None:
@@ -95,9 +97,9 @@ def flaw(topic: Topic, message_bytes: int) -> str | None:
     return None
 
 
-def _described(cluster: Cluster, name: str, future: Future[TopicDescription]) -> Topic:
+def _described(cluster: Cluster, admin: AdminClient, name: str, future: Future[TopicDescription]) -> Topic:
     try:
-        allowed = future.result().authorized_operations
+        allowed = cluster.answer(admin, future).authorized_operations
     except KafkaException as error:
         code = error.args[0].code()
         if code in MISSING:
@@ -108,9 +110,9 @@ def _described(cluster: Cluster, name: str, future: Future[TopicDescription]) ->
     return Topic(name, writable=not allowed or AclOperation.WRITE in allowed)
 
 
-def _limited(cluster: Cluster, topic: Topic, future: Future[Mapping[str, ConfigEntry]]) -> Topic:
+def _limited(cluster: Cluster, admin: AdminClient, topic: Topic, future: Future[Mapping[str, ConfigEntry]]) -> Topic:
     try:
-        return replace(topic, max_bytes=int(future.result()["max.message.bytes"].value or 0))
+        return replace(topic, max_bytes=int(cluster.answer(admin, future)["max.message.bytes"].value or 0))
     except KafkaException as error:
         if error.args[0].code() in DENIED | MISSING:
             return topic
@@ -134,13 +136,22 @@ def make(
     """Make a topic; False if it is there already. Raises ``StoreError`` for what the brokers refuse."""
     topic = NewTopic(name, partitions, replication or -1, config=dict(config or {}))
     try:
-        admin.create_topics([topic], request_timeout=ASK_SECONDS)[name].result()
+        cluster.answer(admin, admin.create_topics([topic], request_timeout=ASK_SECONDS)[name])
     except KafkaException as error:
         cause = error.args[0]
         if cause.code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False
-        lost = cluster.translated(error)
-        if isinstance(lost, ConnectionLost) and (cause.retriable() or cause.code() < 0):
-            raise lost from error
+        if cause.retriable() or cause.code() < 0:
+            raise cluster.translated(error) from error
         raise StoreError(f"the topic {name!r} cannot be made at {cluster.address}: {cause.str()}") from error
+    _wait_for(cluster, admin, name)
     return True
+
+
+def _wait_for(cluster: Cluster, admin: AdminClient, name: str) -> None:
+    """Wait until the brokers know a topic: who made it hears so from the controller, before they do."""
+    give_up = time.monotonic() + ASK_SECONDS
+    while look(cluster, admin, [name])[name].missing:
+        if time.monotonic() > give_up:
+            raise cluster.lost(f"the topic {name!r} was made and is not there after {ASK_SECONDS:g} s")
+        threading.Event().wait(0.02)
