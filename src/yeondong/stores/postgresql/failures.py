@@ -34,7 +34,7 @@ SELECT id, flow, {COLUMNS}, attempts, last_error, failed_at, blocks, EXISTS (
 FROM ({FAILED}) AS f ORDER BY failed_at, number LIMIT %(limit)s
 """
 
-COUNT = f"SELECT count(*) FROM ({FAILED})"
+COUNT = f"SELECT count(*) FROM ({FAILED}) AS f"
 
 BEHIND_HELD = """
 SELECT 'h' || f.id, count(*) FROM yeondong_held AS f JOIN yeondong_held AS w
