@@ -214,6 +214,9 @@ schema = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
 )
 
+# Whether a position has passed a row.
+PASSED = "o.id <= CAST(p.position AS INTEGER)"
+
 # What became of each outbox row, however the relay marks. Under marking by position the rows themselves never change:
 # - attempts of a sent row are not known (1 is said), nor is when exactly it was sent: `sent_before` is when a position
 #   beyond it was last saved;
@@ -224,19 +227,19 @@ SELECT o.id, o.message_id, o.message_type, o.channel, o."key", o.occurred_at,
   CASE
     WHEN o.status <> 'WAITING' THEN o.status
     WHEN h.status IS NOT NULL THEN h.status
-    WHEN o.id <= CAST(p.position AS INTEGER) THEN 'DONE'
+    WHEN {PASSED} THEN 'DONE'
     ELSE 'WAITING'
   END AS status,
   CASE
     WHEN o.status = 'DONE' THEN o.fail_count + 1
     WHEN h.status = 'FAILED' THEN h.attempt
     WHEN h.status = 'WAITING' THEN h.attempt - 1
-    WHEN o.status = 'WAITING' AND o.id <= CAST(p.position AS INTEGER) THEN 1
+    WHEN o.status = 'WAITING' AND {PASSED} THEN 1
     ELSE o.fail_count
   END AS attempts,
   o.processed_at,
   CASE
-    WHEN o.status = 'WAITING' AND h.status IS NULL AND o.id <= CAST(p.position AS INTEGER) THEN p.saved_at
+    WHEN o.status = 'WAITING' AND h.status IS NULL AND {PASSED} THEN p.saved_at
     ELSE o.processed_at
   END AS sent_before,
   COALESCE(h.failed_at, o.failed_at) AS failed_at,

@@ -18,7 +18,7 @@ SELECT * FROM (
   FROM yeondong_held WHERE status = 'FAILED'
   UNION ALL
   SELECT 'o' || id, '{RELAY}', {COLUMNS}, fail_count, last_error, failed_at, blocks AND "key" IS NOT NULL, id
-  FROM yeondong_outbox WHERE status = 'FAILED'
+  FROM yeondong_outbox WHERE failed_at IS NOT NULL AND status = 'FAILED'
 ) AS f
 WHERE (%(ids)s::text[] IS NULL OR id = ANY(%(ids)s::text[]))
   AND (%(flow)s::text IS NULL OR flow = %(flow)s::text)
@@ -54,9 +54,10 @@ SET status = 'WAITING', attempt = 1, blocks = true, due_at = {NOW}, failed_at = 
 WHERE id = %(id)s AND status = 'FAILED' RETURNING flow, message_id, NULL, NULL
 """
 
+# Due at once, by which the relay finds it: it looks no more at rows that it has been through.
 RETRY_OUTBOX = f"""
 UPDATE yeondong_outbox
-SET status = 'WAITING', fail_count = 0, blocks = false, due_at = NULL, failed_at = NULL, last_error = NULL
+SET status = 'WAITING', fail_count = 0, blocks = false, due_at = now(), failed_at = NULL, last_error = NULL
 WHERE id = %(id)s AND status = 'FAILED' RETURNING '{RELAY}', message_id, NULL, NULL
 """
 

@@ -117,13 +117,18 @@ class Link:
         with self.connection() as connection:
             return connection.execute(self.place.sql(statement), values, binary=True).fetchall()
 
+    def look(self, statement: str, values: Values = None) -> list[Any]:
+        """As ``read``, planned anew each time, for these very values: a plan for any would read whole tables."""
+        with self.connection() as connection:
+            return connection.execute(self.place.sql(statement), values, binary=True, prepare=False).fetchall()
+
     def write(self, statement: str, values: Values = None) -> int:
         """Run one statement, in a transaction of its own, and return how many rows it wrote."""
         with self.connection() as connection:
             return connection.execute(self.place.sql(statement), values).rowcount
 
-    def fenced(self, statement: str, values: Mapping[str, Any], fence: Fence) -> None:
-        """Write in one statement under the fence: ``WITH {FENCE}, … SELECT count(*) FROM fence``.
+    def fenced(self, statement: str, values: Mapping[str, Any], fence: Fence) -> Any:
+        """Write in one statement under the fence: ``WITH {FENCE}, … SELECT count(*) FROM fence``; return its row.
 
         One statement, because a worker that stands still within a transaction would keep the lease locked.
         """
@@ -132,6 +137,7 @@ class Link:
         )
         if not rows[0][0]:
             raise FenceLost(fence.name, fence.epoch)
+        return rows[0]
 
     def fenced_by(self, statement: str, values: Mapping[str, Any], fences: Sequence[Fence]) -> None:
         """Write in one statement under all of these: ``WITH {FENCES}, … SELECT held FROM fences``."""

@@ -23,7 +23,8 @@ from yeondong.stores.postgresql.held import PostgresqlHeld
 from yeondong.stores.postgresql.inbox import PostgresqlInbox
 from yeondong.stores.postgresql.leases import PostgresqlClaims, PostgresqlLeases, PostgresqlPositions
 from yeondong.stores.postgresql.link import Link
-from yeondong.stores.postgresql.outbox import PostgresqlOutbox, PostgresqlOutboxLog
+from yeondong.stores.postgresql.outbox import PostgresqlOutbox
+from yeondong.stores.postgresql.outbox_log import PostgresqlOutboxLog
 from yeondong.stores.postgresql.transaction import PostgresqlTransaction
 
 

@@ -1,0 +1,211 @@
+"""The outbox's rows in an order in which they may be passed over, however late and mixed up transactions commit.
+
+Ids are given at the insert and seen at the commit, so that a row may appear below one that was read long ago. What is
+read here is a window at a time: the rows that are visible in one snapshot and were not in the one before, in the order
+of their ids. A transaction that was running at the first snapshot and has ended by the second brings all its rows into
+this window, none of them is in any other, and one that runs for long, in this database or another, holds up nobody.
+"""
+
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any, Final
+
+from msgspec import Struct
+
+from yeondong.stores.postgresql.link import READ_BYTES, Link
+from yeondong.stores.postgresql.rows import COLUMNS
+from yeondong.stores.postgresql.snapshots import BEGINNING, Snapshot, snapshot
+
+ROW: Final = f"id, fail_count, {COLUMNS}"
+PAYLOAD: Final = 7
+
+# Rows, as long as those before them have no more than 8 MiB of payload: 2,000 may be of 1 MiB each.
+SIZED: Final = f"""
+SELECT {ROW} FROM (
+  SELECT *, sum(octet_length(payload)) OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+  FROM ({{rows}}) AS found
+) AS sized WHERE before IS NULL OR before < {READ_BYTES}
+"""
+
+# One look at all that is new, in the order of the index, so that it costs no more than these rows themselves. A window
+# that is larger than the limit is read by pages instead, under this same snapshot.
+LOOK: Final = f"""
+WITH fresh AS MATERIALIZED (
+  SELECT {ROW} FROM yeondong_outbox WHERE txid >= %(first)s::xid8 {{condition}} ORDER BY txid, id LIMIT %(limit)s + 1
+), late AS MATERIALIZED (
+  SELECT found.* FROM unnest(%(running)s::xid8[]) AS ended(txid) CROSS JOIN LATERAL (
+    SELECT {ROW} FROM yeondong_outbox AS o
+    WHERE o.txid = ended.txid {{condition}} ORDER BY id LIMIT %(limit)s + 1) AS found
+), counted AS MATERIALIZED (
+  SELECT (SELECT count(*) FROM fresh) + (SELECT count(*) FROM late) AS rows
+)
+{SIZED.format(rows="SELECT * FROM fresh UNION ALL SELECT * FROM late")}
+  AND (SELECT rows FROM counted) <= %(limit)s
+UNION ALL
+SELECT NULL, (SELECT rows FROM counted), pg_current_snapshot()::text{", NULL" * 8}
+{{beside}}
+"""
+
+BOUNDS: Final = """
+SELECT min(id), max(id) FROM (
+  SELECT min(id) AS id FROM yeondong_outbox WHERE txid >= %(first)s::xid8
+  UNION ALL SELECT max(id) FROM yeondong_outbox WHERE txid >= %(first)s::xid8
+  UNION ALL SELECT min(id) FROM yeondong_outbox WHERE txid = ANY(%(running)s::xid8[])
+  UNION ALL SELECT max(id) FROM yeondong_outbox WHERE txid = ANY(%(running)s::xid8[])
+) AS ends
+"""
+
+# By the primary key: `IS TRUE` keeps the planner from the index on transactions, by which it would sort all the rest of
+# the window for each page.
+PAGE: Final = f"""
+SELECT {ROW} FROM yeondong_outbox
+WHERE id > %(last)s AND id <= %(high)s AND (txid >= %(first)s::xid8) IS TRUE
+  AND pg_visible_in_snapshot(txid, %(upto)s::pg_snapshot) {{condition}}
+ORDER BY id LIMIT %(limit)s
+"""
+
+PAGE_WITH_LATE: Final = f"""
+SELECT * FROM (
+  SELECT * FROM ({PAGE}) AS fresh
+  UNION ALL
+  SELECT found.* FROM unnest(%(running)s::xid8[]) AS ended(txid) CROSS JOIN LATERAL (
+    SELECT {ROW} FROM yeondong_outbox AS o
+    WHERE o.txid = ended.txid AND id > %(last)s AND id <= %(high)s
+      AND pg_visible_in_snapshot(txid, %(upto)s::pg_snapshot) {{condition}}
+    ORDER BY id LIMIT %(limit)s) AS found
+) AS page ORDER BY id LIMIT %(limit)s
+"""
+
+NOW: Final = "SELECT pg_current_snapshot()::text"
+
+HIGHEST: Final = "SELECT coalesce(max(id), 0) FROM yeondong_outbox"
+
+_by_id: Final = itemgetter(0)
+
+
+class Window(Struct, frozen=True):
+    """Rows visible in ``upto`` and not in ``seen``, with ids above ``last`` and up to ``high``."""
+
+    seen: Snapshot
+    upto: Snapshot
+    last: int
+    high: int
+
+
+class Page(Struct, frozen=True):
+    """What one read gave, in the order of ids, out of a window from ``seen`` to ``upto``.
+
+    ``rest`` is what the window has beyond it; None if it has no more. ``beside`` is what was asked for besides.
+    """
+
+    rows: list[Any]
+    seen: Snapshot
+    upto: Snapshot
+    rest: Window | None
+    beside: list[Any]
+
+
+class Windows:
+    """Reads window after window.
+
+    ``condition`` leaves rows out of all of them: SQL that begins with AND. ``beside`` is a query that is run with each
+    read, in the same snapshot or a later one: as many columns as ``ROW``, the first of them NULL.
+    """
+
+    def __init__(self, link: Link, condition: str = "", beside: str = "") -> None:
+        self._link = link
+        self._beside = beside
+        also = f"UNION ALL {beside}" if beside else ""
+        self._look = LOOK.format(condition=condition, beside=also)
+        self._page = f"{SIZED.format(rows=PAGE.format(condition=condition))} {also}"
+        self._page_with_late = f"{SIZED.format(rows=PAGE_WITH_LATE.format(condition=condition))} {also}"
+        self._seen = BEGINNING
+        self._window: Window | None = None
+
+    @property
+    def seen(self) -> Snapshot:
+        """The snapshot up to which everything was read, but for the rest of a window."""
+        return self._seen
+
+    def begin(self, seen: Snapshot) -> None:
+        """Go on behind a snapshot."""
+        self._seen, self._window = seen, None
+
+    def begin_within(self, window: Window) -> None:
+        """Go on within a window."""
+        self._seen, self._window = window.seen, window
+
+    def begin_above(self, id: int) -> None:
+        """Go on behind an id, with all rows that are visible now."""
+        self.begin_within(Window(BEGINNING, self.now(), id, self.highest()))
+
+    def now(self) -> Snapshot:
+        """Return the server's snapshot of this moment."""
+        return snapshot(self._link.look(NOW)[0][0])
+
+    def highest(self) -> int:
+        """Return the highest id that is visible."""
+        highest: int = self._link.look(HIGHEST)[0][0]
+        return highest
+
+    def page(self, limit: int) -> Page:
+        """Return the next rows; none if there are no more for now."""
+        while True:
+            if self._window is None:
+                found = self._looked(limit)
+                if found.rest is None:
+                    return found
+                self._window = found.rest
+            page = self._turned(self._window, limit)
+            self._window = page.rest
+            if page.rest is None:
+                self._seen = page.upto
+            if page.rows:
+                return page
+
+    def _looked(self, limit: int) -> Page:
+        seen = self._seen
+        running = _array(seen.running)
+        rows = self._link.look(self._look, {"first": seen.first, "running": running, "limit": limit})
+        found, other = apart(rows)
+        (_, count, text, *_), *beside = other
+        now = snapshot(text)
+        if count <= limit and not is_full(found):
+            self._seen = now
+            return Page(found, seen, now, None, beside)
+        low, high = self._link.look(BOUNDS, {"first": seen.first, "running": running})[0]
+        return Page([], seen, now, Window(seen, now, (low or 1) - 1, high or 0), beside)
+
+    def _turned(self, window: Window, limit: int) -> Page:
+        seen, upto = window.seen, window.upto
+        values = {
+            "first": seen.first,
+            "upto": upto.text,
+            "last": window.last,
+            "high": window.high,
+            "limit": limit,
+            "running": _array(seen.running),
+        }
+        found, beside = apart(self._link.look(self._page_with_late if seen.running else self._page, values))
+        over = len(found) < limit and not is_full(found)
+        rest = None if over else Window(seen, upto, found[-1][0], window.high)
+        return Page(found, seen, upto, rest, beside)
+
+
+def apart(rows: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Return the rows of messages, by their ids, and the others."""
+    found = [row for row in rows if row[0] is not None]
+    found.sort(key=_by_id)
+    return found, [row for row in rows if row[0] is None]
+
+
+def is_full(rows: list[Any]) -> bool:
+    """Whether the read may have ended at its bound of bytes."""
+    return sum(len(row[PAYLOAD] or b"") for row in rows) >= READ_BYTES
+
+
+def _array(ids: Sequence[str]) -> str:
+    return "{" + ",".join(ids) + "}"
