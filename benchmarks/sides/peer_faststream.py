@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -45,11 +46,11 @@ def publish(kafka: str, topic: str, messages: int, each: int, size: int) -> Mapp
 async def _publish(broker: Any, topic: str, messages: int, each: int, size: int) -> float:
     await broker.start()
     publisher = broker.publisher(topic)
-    orders = [_order(number, size) for number in range(messages)]
-    await publisher.publish(orders[0], key=b"warm")
+    orders = _orders(messages + 1, size)
+    await publisher.publish(next(orders), key=b"warm")
     began = time.perf_counter()
-    for start in range(0, messages, each):
-        some = orders[start : start + each]
+    for _ in range(0, messages, each):
+        some = islice(orders, each)
         await asyncio.gather(*(publisher.publish(order, key=order.customer.encode()) for order in some))
     seconds = time.perf_counter() - began
     await broker.stop()
@@ -90,17 +91,16 @@ def _broker(flavour: str, address: str) -> Any:
     return FLAVOURS[flavour](address, logger=None, enable_idempotence=True, acks="all", serializer=MsgSpecSerializer())
 
 
-def _order(number: int, size: int) -> Order:
-    empty = len(msgspec.json.encode(Order(10_000_000, "customer-000", "")))
-    return Order(10_000_000 + number, f"customer-{number % KEYS:03}", "x" * (size - empty))
+def _orders(count: int, size: int) -> Iterator[Order]:
+    note = "x" * (size - len(msgspec.json.encode(Order(10_000_000, "customer-000", ""))))
+    return (Order(10_000_000 + number, f"customer-{number % KEYS:03}", note) for number in range(count))
 
 
 def _fill(kafka: str, topic: str, messages: int, size: int) -> None:
     """Put messages into a topic as its own publisher does."""
     create_topic(kafka, topic)
     producer = Producer({"bootstrap.servers": kafka, "linger.ms": 20, "queue.buffering.max.messages": 1_000_000})
-    for number in range(messages):
-        order = _order(number, size)
+    for number, order in enumerate(_orders(messages, size)):
         headers: list[tuple[str, str | bytes | None]] = [
             ("content-type", b"application/json"),
             ("correlation_id", b"%036d" % number),
