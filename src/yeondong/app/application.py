@@ -254,7 +254,7 @@ class Yeondong:
                     f"no channel named {message.channel!r} in app {self.name!r}; known channels: {known}; "
                     f"declare it with app.sends({message.type})"
                 )
-            if message.size() > most:
+            if message.data is not None and len(message.data) > most:
                 raise MessageRefused(
                     f"{message.type} has {message.size()} bytes of data and at most {most} are allowed "
                     f"({why}); store what is large elsewhere and send where it is"

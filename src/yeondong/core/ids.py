@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Final
 
 
 def new_id() -> str:
@@ -15,8 +16,10 @@ def new_id() -> str:
     >>> len(new_id()), new_id()[14]
     (36, '7')
     """
-    drawn = bytearray(os.urandom(10))
-    drawn[0] = 0x70 | drawn[0] & 0x0F  # the version
-    drawn[2] = 0x80 | drawn[2] & 0x3F  # the variant
-    digits = f"{time.time_ns() // 1_000_000:012x}{drawn.hex()}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    at = f"{time.time_ns() // 1_000_000:012x}"
+    drawn = os.urandom(10).hex()
+    return f"{at[:8]}-{at[8:]}-7{drawn[1:4]}-{_VARIANT[drawn[4]]}{drawn[5:8]}-{drawn[8:]}"
+
+
+# Two bits of this digit are fixed, as those of the version, 7, before it.
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}

@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, TypeAlias, TypeGuard, cast, dataclass_transform
+from typing import Any, Final, TypeAlias, TypeGuard, dataclass_transform
 from uuid import UUID
 
 import msgspec
 
 from yeondong.core.codec import UNENCODABLE, Codec
-from yeondong.core.message import Kind, Message
+from yeondong.core.message import NO_HEADERS, Kind, Message
 from yeondong.errors import DeclarationError, MessageRefused
 from yeondong.messaging.annotations import resolved, union_members
 from yeondong.messaging.timezones import naive_datetime, timed_fields
@@ -174,22 +174,17 @@ def to_message(
             f"{spec.type}.{naive[0]} is {naive[1]!r}, which has no time zone: receivers could not tell when that is; "
             "give it one, e.g. datetime.now(UTC)"
         )
-    key = None if spec.key_field is None else _key_of(payload, spec)
+    key: Any = None
+    if spec.key_field is not None:
+        key = getattr(payload, spec.key_field)
+        if type(key) is not str:
+            key = _key_text(key, spec)
     id: Any = new_id()
     if not isinstance(id, str) or not _storable(id):
         raise MessageRefused(f"the id {id!r} that new_id gave is {_unstorable(id)}")
     if key is not None and not _storable(key):
         raise MessageRefused(f"{spec.type}.{spec.key_field} is {key!r}, which is no key: it is {_unstorable(key)}")
-    return Message(
-        id=id,
-        type=spec.type,
-        kind=spec.kind,
-        channel=spec.channel,
-        key=key,
-        data=encoded,
-        origin=origin,
-        occurred_at=now(),
-    )
+    return Message(id, spec.type, spec.kind, spec.channel, key, encoded, NO_HEADERS, origin, now())
 
 
 def _storable(text: str) -> bool:
@@ -303,8 +298,7 @@ def _spec_to_send(payload: Any, kind: Kind | None) -> PayloadSpec:
         raise MessageRefused(f"{payload!r} cannot be sent: {error}") from error
 
 
-def _key_of(payload: Any, spec: PayloadSpec) -> str:
-    value: object = getattr(payload, cast("str", spec.key_field))
+def _key_text(value: object, spec: PayloadSpec) -> str:
     # Enums and other subclasses count by the value that they stand for, whatever their own text is.
     if isinstance(value, str):
         return str.__str__(value)
