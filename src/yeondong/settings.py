@@ -46,7 +46,7 @@ class Settings:
     store_schema: Annotated[str, Meta(min_length=1, max_length=63)] | None = None
     """PostgreSQL: the schema of the store's tables. None: the first of the role's search_path that exists."""
 
-    store_connections: Annotated[int, Meta(ge=2, le=100_000)] | None = None
+    store_connections: Annotated[int, Meta(ge=3, le=100_000)] | None = None
     """PostgreSQL: the most connections of one process. None: as many as its flows and lanes can use at once."""
 
     broker: str | None = None

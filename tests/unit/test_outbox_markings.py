@@ -54,6 +54,9 @@ class Table:
         self.sessions += 1
         return cast("Session", self)
 
+    def expect(self, threads: int) -> None:
+        raise NotImplementedError
+
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
         self._require_present()
         self.watchers.append(wake)

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from yeondong.app.application import Outbox, Yeondong
 from yeondong.app.declared import Policy, Subscription
@@ -25,13 +25,15 @@ from yeondong.engine.keeper import Keeper
 from yeondong.engine.lane import Work
 from yeondong.engine.plan import Limits, OnFailure, Plan, Scope, Surroundings
 from yeondong.engine.sending import Sending
-from yeondong.engine.worker import Pace, Worker
+from yeondong.engine.worker import Ground, Pace, Worker
 from yeondong.errors import DeclarationError, FenceLost
 from yeondong.outbox.holding import RowHolding
 from yeondong.outbox.markings.position import PositionSource
 from yeondong.outbox.markings.status import StatusSource
 
 Parts: TypeAlias = Literal["all", "relay", "handlers"]
+
+JANITORS: Final = 1
 
 
 def make_worker(app: Yeondong, parts: Parts = "all", *, failpoint: Failpoint = never) -> Worker:
@@ -53,6 +55,7 @@ class _Assembly:
             lease_seconds=self._settings.lease_seconds,
             failpoint=failpoint,
         )
+        self._writing_lanes = 0
 
     def worker(self, parts: Parts) -> Worker:
         app, settings = self._app, self._settings
@@ -76,7 +79,9 @@ class _Assembly:
                 heartbeat_seconds=settings.heartbeat_seconds,
                 grace_seconds=settings.grace_seconds,
             ),
-            notice=app.store.notice,
+            ground=Ground(
+                ready=partial(app.store.expect, len(flows) + self._writing_lanes + JANITORS), notice=app.store.notice
+            ),
         )
 
     def _relay(self, outbox: Outbox) -> Flow:
@@ -141,6 +146,7 @@ class _Assembly:
         for _ in range(subscription.policy.get("lanes", settings.lanes)):
             if any(bound.transactional for bound in subscription.handlers.values()):
                 works.append(Grouped(dispatch, app.store.connect(), scope, failpoint=self._surroundings.failpoint))
+                self._writing_lanes += 1
             else:
                 works.append(Plain(dispatch))
         session = app.store.connect()

@@ -88,6 +88,8 @@ def lost(error: BaseException) -> str | None:
     if not isinstance(cause, psycopg.Error):
         return None
     code = cause.sqlstate
+    if isinstance(cause, psycopg.errors.PipelineAborted):
+        return None  # an earlier statement failed, which tells why
     if code is None:
         # Without a code it is libpq's own: no connection, or one that broke.
         return _first_line(cause) if isinstance(cause, psycopg.OperationalError) else None

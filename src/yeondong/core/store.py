@@ -463,6 +463,12 @@ class Store(Protocol):
         ``apart`` gives it a connection that nobody else uses, for what must never wait until others are done.
         """
 
+    def expect(self, threads: int) -> None:
+        """Be ready for so many threads that use it at once, sessions that stand apart left out.
+
+        Raises ``StoreError`` if the database can never serve that many, ``ConnectionLost``.
+        """
+
     def add(self, tx: Any, messages: Sequence[Message]) -> None:
         """Insert into the outbox, in the caller's own transaction. Raises ``TransactionError``."""
 

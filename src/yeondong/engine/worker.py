@@ -26,6 +26,14 @@ class Pace:
     grace_seconds: float = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a worker asks of its store: to be ready for its threads, and what a person should know."""
+
+    ready: Callable[[], None]
+    notice: Callable[[], str | None]
+
+
 class Worker:
     """Runs flows, one thread each, with one keeper for their leases and one janitor.
 
@@ -43,7 +51,7 @@ class Worker:
         owner: str,
         clock: Clock,
         pace: Pace,
-        notice: Callable[[], str | None],
+        ground: Ground,
     ) -> None:
         self.flows = flows
         self._app = app
@@ -52,7 +60,7 @@ class Worker:
         self._owner = owner
         self._clock = clock
         self._pace = pace
-        self._notice = notice
+        self._ground = ground
         self._started_at = clock.now()
         self._counted: dict[str, tuple[float, int]] = {}
         self._keeping = KeeperThread(
@@ -64,7 +72,8 @@ class Worker:
         ]
 
     def start(self) -> None:
-        """Start all threads and return."""
+        """Start all threads and return. Raises what ``Ground.ready`` does, before any has started."""
+        self._ground.ready()
         for flow in self.flows:
             if flow.plan.exclusive:
                 self._keeper.keep(flow)
@@ -104,7 +113,7 @@ class Worker:
             pid=os.getpid(),
             started_at=self._started_at,
             flows=[self._with_rate(flow.report(), now) for flow in self.flows],
-            notice=self._notice(),
+            notice=self._ground.notice(),
             silent_seconds=max(self._pace.lease_seconds, 3 * self._pace.heartbeat_seconds),
         )
 

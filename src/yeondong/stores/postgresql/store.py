@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -10,18 +11,23 @@ from yeondong.core.clock import Clock, SystemClock
 from yeondong.core.message import Message
 from yeondong.stores.postgresql import schema
 from yeondong.stores.postgresql.adding import add
+from yeondong.stores.postgresql.connecting import refuse_too_many
 from yeondong.stores.postgresql.link import Link, Place
 from yeondong.stores.postgresql.session import PostgresqlSession
 from yeondong.stores.postgresql.watching import watch
 
 CONNECTIONS: Final = 10
+BESIDE: Final = 2
+"""Connections that are nobody else's: the keeper's, and the one that listens."""
+
+_log = logging.getLogger("yeondong.postgresql")
 
 
 class PostgresqlStore:
     """A database that keeps what flows need, for any number of processes on any number of machines.
 
     ``schema`` is where the tables are; without it, the first schema of the role's search path that exists.
-    ``connections`` bounds how many this process opens, sessions that stand apart not counted.
+    ``connections`` bounds how many this process opens; without it, as many as ``expect`` was told, and at least 10.
 
     >>> store = PostgresqlStore("postgresql://shop@db.example/orders", schema="integration")
     """
@@ -36,7 +42,8 @@ class PostgresqlStore:
     ) -> None:
         self._server = Server(url)
         self._place = Place(self._server, schema)
-        self._pool = Pool(self._server, connections or CONNECTIONS)
+        self._connections = connections
+        self._pool = Pool(self._server, CONNECTIONS if connections is None else max(1, connections - BESIDE))
         self._link = Link(self._place, self._pool)
         self._schema = schema
         self._clock = clock or SystemClock()
@@ -50,6 +57,18 @@ class PostgresqlStore:
     def connect(self, *, apart: bool = False) -> PostgresqlSession:
         pool = Pool(self._server, 1) if apart else self._pool
         return PostgresqlSession(Link(self._place, pool), self._clock, apart=apart)
+
+    def expect(self, threads: int) -> None:
+        if self._connections is None:
+            self._pool.most = max(threads, CONNECTIONS)
+        elif self._connections - BESIDE < threads:
+            _log.warning(
+                "postgresql.few_connections store_connections=%d needed=%d: flows and lanes wait for each other",
+                self._connections,
+                threads + BESIDE,
+            )
+        with self._link.connection() as connection:
+            refuse_too_many(connection, min(threads, self._pool.most) + BESIDE, self._server.facts(), self.address)
 
     def add(self, tx: Any, messages: Sequence[Message]) -> None:
         add(tx, self._place, messages)

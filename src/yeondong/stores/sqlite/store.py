@@ -58,6 +58,9 @@ class SqliteStore:
     def connect(self, *, apart: bool = False) -> SqliteSession:
         return SqliteSession(Link(self.address, self.prepare), self._clock)
 
+    def expect(self, threads: int) -> None:
+        """Nothing is to be done: each has a connection of its own, and files have no bound."""
+
     def add(self, tx: Any, messages: Sequence[Message]) -> None:
         connection = connection_in(tx, self.address)
         rows = [added(message) for message in messages]
