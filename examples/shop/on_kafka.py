@@ -88,7 +88,7 @@ class KafkaLog:
         for at in consumer.assignment():
             _, end = consumer.get_watermark_offsets(at, timeout=ASK_SECONDS, cached=False)
             ends[at.topic, at.partition] = end
-        while any(at.offset < ends[at.topic, at.partition] for at in consumer.position(consumer.assignment())):
+        while any(max(at.offset, 0) < ends[at.topic, at.partition] for at in consumer.position(consumer.assignment())):
             self._sent += self._new(wait_seconds=0.1)
         return self._sent
 
