@@ -37,6 +37,8 @@ def _demo(asked: argparse.Namespace, console: Console) -> int:
         orders=asked.orders,
         relays=asked.relays or (2 if place.several else 1),
         workers=asked.workers or (3 if place.several else 1),
+        relay_lease_seconds=asked.lease,
+        worker_lease_seconds=asked.session or max(asked.lease, place.broker.session_seconds),
         kills=asked.kills,
         outage_seconds=asked.outage,
         deadline_seconds=asked.deadline,
@@ -93,6 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=1, help="other customers, other orders")
     demo.add_argument("--relays", type=int, help="how many relays (default: 1, and 2 on PostgreSQL and Kafka)")
     demo.add_argument("--workers", type=int, help="how many workers (default: 1, and 3 on PostgreSQL and Kafka)")
+    demo.add_argument(
+        "--lease", type=float, default=2.0, metavar="SECONDS", help="until others take a relay's or worker's work over"
+    )
+    demo.add_argument("--session", type=float, metavar="SECONDS", help="the same for workers on Kafka (default: 6)")
     demo.add_argument("--outage", type=float, default=3.0, metavar="SECONDS", help="how long the partner is away")
     demo.add_argument("--deadline", type=float, default=90.0, metavar="SECONDS", help="give up after this time")
     demo.add_argument("--app", default="examples.shop.app", help="module with the shop; tests name broken ones here")

@@ -15,7 +15,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections import ChainMap
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -37,6 +38,7 @@ YEONDONG = ("-m", "yeondong")
 
 LOOK_SECONDS = 0.002
 AIM_SECONDS = 3.0
+SERVER_SECONDS = 0.02  # a server still carries out what it was told before
 STOP_SECONDS = 10.0
 COMMAND_SECONDS = 20.0
 FIRST_STRIKE, LAST_STRIKE, NO_MORE_STRIKES = 0.10, 0.60, 0.84
@@ -60,7 +62,8 @@ class Plan:
     workers: int = 1
     kills: int = 3
     outage_seconds: float = 3.0
-    lease_seconds: float = 2.0
+    relay_lease_seconds: float = 2.0
+    worker_lease_seconds: float = 2.0
     deadline_seconds: float = 90.0
     seed: int = 1
     app: str = "examples.shop.app"
@@ -107,7 +110,6 @@ class Demo:
         self._environment = {
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
-            "YEONDONG_LEASE_SECONDS": str(plan.lease_seconds),
             **place.environment,
         }
         self._app = f"{plan.app}:app"
@@ -115,8 +117,10 @@ class Demo:
             "outside", "-m", "examples.shop.outside", "--ledger", LEDGER, "--address", "address.txt"
         )
         self._programs = {
-            "relay": self._alike("relay", plan.relays, *YEONDONG, "relay", self._app),
-            "worker": self._alike("worker", plan.workers, *YEONDONG, "run", self._app, "--no-relay"),
+            "relay": self._alike("relay", plan.relays, plan.relay_lease_seconds, *YEONDONG, "relay", self._app),
+            "worker": self._alike(
+                "worker", plan.workers, plan.worker_lease_seconds, *YEONDONG, "run", self._app, "--no-relay"
+            ),
         }
         self._turns = itertools.cycle(self._programs["worker"])
         self._customers = [self._customer(number) for number in range(1, plan.customers + 1)]
@@ -185,7 +189,7 @@ class Demo:
 
     def _strike(self, strike: Strike) -> None:
         self._until(lambda now: now.done >= self._orders_at(strike.at), f"{strike.at:.0%} of the orders are through")
-        program = self._victim(strike.victim)
+        plan, program = self._plan, self._victim(strike.victim)
         if strike.blow is signal.SIGKILL:
             self._catch(strike.victim, program)
             struck = time.monotonic()
@@ -201,7 +205,8 @@ class Demo:
             f"the {strike.victim} works again",
         )
         seconds = time.monotonic() - struck
-        most = self._plan.lease_seconds + POLL_SECONDS + START_SECONDS
+        lease = plan.relay_lease_seconds if strike.victim == "relay" else plan.worker_lease_seconds
+        most = lease + POLL_SECONDS + START_SECONDS
         self._tell(f"  the {strike.victim}'s work goes on after {seconds:.1f} s", "recovered",
                    of=strike.victim, blow=strike.blow.name, seconds=seconds, most=most)  # fmt: skip
 
@@ -229,6 +234,7 @@ class Demo:
             if not late and not self._in_between(victim, program):
                 return False
             program.freeze()
+            time.sleep(SERVER_SECONDS)
             if late or self._in_between(victim, program):
                 return True
             program.thaw()
@@ -239,8 +245,8 @@ class Demo:
     def _kill(self, victim: str, program: Program) -> None:
         peak = program.peak_bytes()
         share = self._evidence.progress().done / self._plan.orders
-        left = self._in_between(victim, program)
         program.kill()
+        left = self._in_between(victim, program)
         self._tell(f"[red]killed {program.name}[/] at {share:.0%} of the orders, messages in its hands: {left}",
                    "killed", victim=victim, program=program.name, share=share, left=left, peak_bytes=peak)  # fmt: skip
 
@@ -317,7 +323,7 @@ class Demo:
     def _look_again(self, what: str) -> None:
         for program in (self._outside, *self._all_programs):
             if program.ended:
-                raise Hung(f"the {program.name} ended by itself, see {program.name}.log; waiting until {what}")
+                raise Hung(f"{program.name} ended by itself, while waiting until {what}: {program.last_line()}")
         if time.monotonic() - self._began > self._plan.deadline_seconds:
             raise Hung(f"after {self._plan.deadline_seconds:g} s still waiting until {what}")
         time.sleep(LOOK_SECONDS)
@@ -340,12 +346,15 @@ class Demo:
     def _all_programs(self) -> list[Program]:
         return [program for programs in self._programs.values() for program in programs]
 
-    def _alike(self, name: str, count: int, *arguments: str) -> list[Program]:
+    def _alike(self, name: str, count: int, lease_seconds: float, *arguments: str) -> list[Program]:
         names = [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
-        return [self._program(each, *arguments) for each in names]
+        lease = {"YEONDONG_LEASE_SECONDS": str(lease_seconds)}
+        return [self._program(each, *arguments, environment=lease) for each in names]
 
-    def _program(self, name: str, *arguments: str) -> Program:
-        return Program(name, (sys.executable, *arguments), self._folder, self._environment)
+    def _program(self, name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Program:
+        # What is put into the demo's environment later, the partner's address, they are told too.
+        told = ChainMap({} if environment is None else dict(environment), self._environment)
+        return Program(name, (sys.executable, *arguments), self._folder, told)
 
     def _customer(self, number: int) -> Program:
         plan = self._plan

@@ -128,15 +128,14 @@ class Evidence:
 
     def handled_but_not_settled(self, pid: int) -> int:
         """Count what a worker has indexed and not yet told the broker: killed now, it is given these once more."""
+        beyond = self._unsettled("orders", "search")
         # What comes a second time because its sender was killed is left out: nobody has handled that copy yet.
         first: dict[str, Sent] = {}
         for sent in self._log.sent():
             first.setdefault(sent.message, sent)
         mine = self._partitions_of(pid, "orders/search")
         unsettled = {
-            sent.order
-            for sent in self._unsettled("orders", "search")
-            if first[sent.message] is sent and (mine is None or sent.partition in mine)
+            sent.order for sent in beyond if first[sent.message] is sent and (mine is None or sent.partition in mine)
         }
         if not unsettled:
             return 0

@@ -18,11 +18,12 @@ Line: TypeAlias = Mapping[str, Any]
 
 
 class Ledger:
-    """The pen of one writer. What it has written is on the disk when the call returns."""
+    """The pen of one writer. What it has written survives its process; with ``durable`` it is on the disk."""
 
-    def __init__(self, path: Path, by: str) -> None:
+    def __init__(self, path: Path, by: str, *, durable: bool = True) -> None:
         self._file = path.open("ab", buffering=0)
         self._by = by
+        self._durable = durable
 
     def write(self, what: str, **facts: Any) -> None:
         """Append one line."""
@@ -35,7 +36,8 @@ class Ledger:
         # With one write to a file that is open for appending, no two writers' lines are mixed.
         if self._file.write(text) != len(text):
             raise OSError(f"{self._file.name} takes no more: the disk is full, and its last line is cut")
-        os.fsync(self._file.fileno())
+        if self._durable:
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Put the pen down."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Message, TopicPartition
@@ -32,6 +32,7 @@ class BrokerOnKafka:
     """Topics and groups whose names begin as nobody else's do. ``yeondong db create`` makes them, as for everybody."""
 
     scheme = "kafka"
+    session_seconds = 6.0  # the shortest that brokers allow by default
 
     def __init__(self, url: str, environ: Mapping[str, str]) -> None:
         self._prefix = f"yeondong-demo-{secrets.token_hex(4)}."
@@ -68,12 +69,20 @@ class BrokerOnKafka:
             future.result(ASK_SECONDS)
 
 
+def _names(content: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the order that a message is about, and the key of that order."""
+    return content["order_id"], str(content["member_id"])
+
+
 class KafkaLog:
     """``Log`` on a cluster: a plain consumer in no group reads all partitions, and an admin client asks for offsets."""
 
-    def __init__(self, client: Mapping[str, Any], prefix: str) -> None:
+    def __init__(
+        self, client: Mapping[str, Any], prefix: str, names: Callable[[Mapping[str, Any]], tuple[str, str]] = _names
+    ) -> None:
         self._client = client
         self._prefix = prefix
+        self._names = names
         self._admin = AdminClient(dict(client))
         self._consumer: Consumer | None = None
         self._sent: list[Sent] = []
@@ -119,14 +128,14 @@ class KafkaLog:
 
     def _read(self, record: Message) -> Sent:
         headers: dict[str, Any] = dict(record.headers() or [])
-        content = json.loads(record.value() or b"")
+        order, key = self._names(json.loads(record.value() or b""))
         return Sent(
             headers["ce_id"].decode(),
             str(record.topic()).removeprefix(self._prefix),
             record.partition() or 0,
             record.offset() or 0,
-            content["order_id"],
-            str(content["member_id"]),
+            order,
+            key,
         )
 
     def _reading(self) -> Consumer:

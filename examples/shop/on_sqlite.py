@@ -42,6 +42,7 @@ class BrokerOnSqlite:
     """The log of messages in the store's file, or ``apart`` in a file of its own."""
 
     scheme = "sqlite"
+    session_seconds = 0.0
 
     def __init__(self, folder: Path, *, apart: bool) -> None:
         self._path = folder / (BROKER_FILE if apart else STORE_FILE)

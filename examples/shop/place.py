@@ -40,9 +40,10 @@ class StorePlace(Protocol):
 
 
 class BrokerPlace(Protocol):
-    """Where messages are."""
+    """Where messages are. A worker that is gone is noticed after ``session_seconds`` at the earliest."""
 
     scheme: str
+    session_seconds: float
     environment: Mapping[str, str]
     told: str
 

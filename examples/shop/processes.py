@@ -82,6 +82,11 @@ class Program:
         self._hang_up()
         return self._started.returncode, time.monotonic() - asked
 
+    def last_line(self) -> str:
+        """Return the last that it said."""
+        said = (self._folder / f"{self.name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        return said[-1] if said else "it said nothing"
+
     def peak_bytes(self) -> int | None:
         """Return the most memory that it has had; None where the system does not tell."""
         try:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from examples.shop.ledger import Line
+from examples.shop.ledger import Line, Trail
 from examples.shop.promises import Book, Receivers, judge, out_of_order
+from tests.acceptance.orders import LEDGER
 
 Order: TypeAlias = tuple[str, int]
 Query: TypeAlias = Callable[[str], Sequence[tuple[Any, ...]]]
@@ -38,7 +39,10 @@ def findings(
     ``parked`` were set aside by a person's leave, so that they come after later ones of their key.
     """
     with contextlib.closing(sqlite3.connect(database)) as connection:
-        lines = list(state(lambda statement: connection.execute(statement).fetchall(), letters))
+        lines = [
+            *Trail(database.parent / LEDGER).follow(),
+            *state(lambda statement: connection.execute(statement).fetchall(), letters),
+        ]
     return broken(lines, receivers, letters=letters, parked=parked)
 
 

@@ -15,18 +15,24 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from examples.shop.ledger import Ledger
 from yeondong import Backoff, Command, Delivery, Event, Message, Outcome, Park, Transaction, Yeondong
 from yeondong.app.declared import Marking
 
 ATTEMPTS = 3
 REPAIRED = Path("repaired")
 LETTERS = Path("letters")
+LEDGER = Path("ledger.jsonl")
 TABLES = """
 CREATE TABLE IF NOT EXISTS placed (customer TEXT, number INTEGER, PRIMARY KEY (customer, number));
 CREATE TABLE IF NOT EXISTS effects (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, receiver TEXT, message_id TEXT, customer TEXT, number INTEGER, attempt INTEGER,
+  id {counted}, receiver TEXT, message_id TEXT, customer TEXT, number INTEGER, attempt INTEGER,
   pid INTEGER)
 """
+COUNTED = {
+    "sqlite": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "postgresql": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+}
 EFFECT = """
 INSERT INTO effects (receiver, message_id, customer, number, attempt, pid)
 VALUES (:receiver, :message_id, :customer, :number, :attempt, :pid)
@@ -53,6 +59,7 @@ def make(marking: Marking = "status") -> Yeondong:
 
     @app.subscribe(OrderPlaced, group="search", attempts=ATTEMPTS, backoff=RETRIES)
     def index(order: OrderPlaced, delivery: Delivery, tx: Transaction) -> Outcome | None:
+        received("search", order)
         if order.trouble == "deadly" and not REPAIRED.exists():
             os.kill(os.getpid(), signal.SIGKILL)
         if order.trouble == "deadly later":
@@ -63,11 +70,13 @@ def make(marking: Marking = "status") -> Yeondong:
 
     @app.subscribe(OrderPlaced, group="statistics", attempts=ATTEMPTS, backoff=RETRIES, on_failure="park")
     def count(order: OrderPlaced, delivery: Delivery, tx: Transaction) -> Outcome | None:
+        received("statistics", order)
         effect(tx, "statistics", order, delivery)
         return trouble(order, delivery)
 
     @app.subscribe(OrderPlaced, group="letters", attempts=ATTEMPTS, backoff=RETRIES)
     def write(order: OrderPlaced, message: Message) -> None:
+        received("letters", order)
         if order.trouble == "slow to write":
             time.sleep(0.5)
         with LETTERS.open("ab", buffering=0) as letters:
@@ -75,6 +84,7 @@ def make(marking: Marking = "status") -> Yeondong:
 
     @app.handle(GrantPoints)
     def grant(points: GrantPoints, delivery: Delivery, tx: Transaction) -> None:
+        received("points", points)
         effect(tx, "points", points, delivery)
 
     return app
@@ -90,6 +100,13 @@ def die_at_the_second_attempt(delivery: Delivery) -> None:
         raise ValueError("not at once")
     if not REPAIRED.exists():
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def received(receiver: str, order: OrderPlaced | GrantPoints) -> None:
+    """Write down that a handler was given a message, whatever becomes of its transaction."""
+    ledger = Ledger(LEDGER, by=str(os.getpid()), durable=False)
+    ledger.write("received", where=receiver, order=f"{order.customer}/{order.number}")
+    ledger.close()
 
 
 def effect(tx: Transaction, receiver: str, order: OrderPlaced | GrantPoints, delivery: Delivery) -> None:
@@ -124,12 +141,15 @@ def trouble(order: OrderPlaced, delivery: Delivery) -> Outcome | None:
 
 
 def prepare(app: Yeondong) -> None:
-    """Make all tables and the groups, as `run` does."""
+    """Make all tables, topics and groups, as `db create` and `run` do."""
+    app.store.create()
+    app.broker.create(app.channels())
     app.store.prepare()
-    app.broker.prepare()
+    app.broker.prepare(app.channels())
     app.register()
+    scheme, _, _ = (app.settings.store or "sqlite:").partition(":")
     with app.transaction() as tx:
-        for statement in TABLES.split(";"):
+        for statement in TABLES.format(counted=COUNTED[scheme]).split(";"):
             tx.execute(statement)
 
 

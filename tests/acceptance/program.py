@@ -59,10 +59,10 @@ def main() -> None:
 
     module, _, name = chosen.factory.partition(":")
     app: Yeondong = getattr(importlib.import_module(module), name)()
-    file = sqlite_file(app.store.address)
-    file.max_pages = chosen.max_pages
+    if chosen.max_pages is not None:
+        sqlite_file(app.store.address).max_pages = chosen.max_pages
     app.store.prepare()
-    app.broker.prepare()
+    app.broker.prepare(app.channels())
     app.register()
     failpoint: Failpoint = never
     if chosen.kill is not None:

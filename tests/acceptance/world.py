@@ -191,7 +191,7 @@ class World:
 def working(app: Yeondong, parts: Parts = "all") -> Iterator[Worker]:
     """Run a worker in this process, where nothing is killed."""
     app.store.prepare()
-    app.broker.prepare()
+    app.broker.prepare(app.channels())
     app.register()
     worker = make_worker(app, parts)
     worker.start()
