@@ -53,6 +53,7 @@ class KafkaBroker:
         self._cluster = cluster
         self._partitions = partitions
         self._replication = replication
+        self._session_seconds = lease_seconds
         self._patience_seconds = SENDING_PART * lease_seconds
         self._clock = clock or SystemClock()
         self._registry = Registry(cluster)
@@ -103,31 +104,46 @@ class KafkaBroker:
         )
 
     def source(self, channel: str, group: str) -> KafkaSource:
-        return KafkaSource(self._cluster, self.traits, channel, group)
+        return KafkaSource(
+            self._cluster,
+            self.traits,
+            channel,
+            group,
+            session_seconds=self._session_seconds,
+            asking=lambda: self._asking,
+            find=lambda channel, group: self._registry.read().groups.get((channel, group)),
+        )
 
     def register(self, app: str, receivers: Sequence[Receiver], since: Callable[[str, str], Since]) -> None:
-        self._registry.register(app, receivers, since, partial(groups.starts, self._cluster))
+        self._registry.register(app, receivers, since, partial(groups.starts, self._cluster, self._asking))
 
     def receivers(self) -> Sequence[Receiver]:
         return [] if self._missing() else self._registry.read().receivers()
 
     def groups(self) -> Sequence[GroupLag]:
         known = [] if self._missing() else list(self._registry.read().groups.values())
-        return groups.progress(self._cluster, known)
+        return groups.progress(self._cluster, self._asking, known)
 
     def forget(self, channel: str, group: str) -> bool:
+        """Raise ``ConnectionLost`` while anybody has the group open: Kafka would let it go on."""
+        groups.require_closed(self._cluster, self._asking, channel, group)
         if not self._registry.forget(channel, group):
             return False
-        groups.forget(self._cluster, channel, group)
+        groups.forget(self._cluster, self._asking, channel, group)
         return True
 
     def rewind(self, channel: str, group: str, start: str) -> int:
-        return groups.rewind(self._cluster, self._registry.read().groups, channel, group, start)
+        """Raise ``ConnectionLost`` while anybody has the group open.
+
+        ``start`` may also be ``PARTITION:OFFSET``, which sets back this partition alone.
+        """
+        known = {} if self._missing() else self._registry.read().groups
+        return groups.rewind(self._cluster, self._asking, known, channel, group, start)
 
     def repeats(self, channel: str, group: str, start: str) -> int:
         if self._missing():
             return 0
-        return groups.repeats(self._cluster, self._registry.read().groups, channel, group, start)
+        return groups.repeats(self._cluster, self._asking, self._registry.read().groups, channel, group, start)
 
     def sweep(self) -> int:
         """Nothing to do: Kafka deletes by the topic's own retention."""

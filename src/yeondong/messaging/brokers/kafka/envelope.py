@@ -6,11 +6,11 @@ The record's key is the message's key (CloudEvents' ``partitionkey``), its value
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Final, TypeAlias
+from datetime import datetime
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from yeondong.core.codec import CONTENT_TYPE
 from yeondong.core.message import NO_HEADERS, Kind, Message
@@ -27,6 +27,7 @@ KIND: Final = "ce_kind"
 KEY: Final = "ce_partitionkey"
 BINARY: Final = "ce_binaryheaders"
 DATA_TYPE: Final = "content-type"
+STRUCTURED: Final = b"application/cloudevents+json"
 
 OWN: Final = frozenset({SPEC_VERSION, ID, TYPE, SOURCE, TIME, KIND, KEY, BINARY})
 """Names that a message's own headers cannot have."""
@@ -34,15 +35,27 @@ OWN: Final = frozenset({SPEC_VERSION, ID, TYPE, SOURCE, TIME, KIND, KEY, BINARY}
 _SPEC_VERSION_1: Final = (SPEC_VERSION, b"1.0")
 _JSON: Final = (DATA_TYPE, CONTENT_TYPE.encode())
 _COMMAND: Final = (KIND, b"command")
-_encode_time = msgspec.json.Encoder().encode
+_JSON_TYPE: Final = CONTENT_TYPE.encode()
+_AS_SENT: Final = (SPEC_VERSION, ID, TYPE, SOURCE, TIME, DATA_TYPE)
+_EVENT: Final = Kind.EVENT
 _decode_names = msgspec.json.Decoder(list[str]).decode
 
 
-class Read(Struct, frozen=True):
-    """A message as it was read, and what is broken about it."""
+class _Event(Struct):
+    """A CloudEvent in structured mode: one JSON text with everything. Further attributes are not carried."""
 
-    message: Message
-    flaw: str | None = None
+    specversion: str
+    id: str
+    type: str
+    source: str
+    time: Annotated[datetime, Meta(tz=True)] | None = None
+    partitionkey: str | None = None
+    datacontenttype: str | None = None
+    data: msgspec.Raw | None = None
+    data_base64: bytes | None = None
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
 
 
 def headers_of(message: Message) -> Written:
@@ -54,10 +67,8 @@ def headers_of(message: Message) -> Written:
     headers: Written = [_SPEC_VERSION_1, (ID, message.id), (TYPE, message.type)]
     if message.origin:
         headers.append((SOURCE, message.origin))
-    at = message.occurred_at
-    if at is not None:
-        # A sixth of the time that isoformat takes, which knows offsets to the second too.
-        headers.append((TIME, _encode_time(at)[1:-1] if at.tzinfo is UTC else at.isoformat()))
+    if message.occurred_at is not None:
+        headers.append((TIME, message.occurred_at.isoformat()))
     if message.kind is not Kind.EVENT:
         headers.append(_COMMAND)
     if not message.headers:
@@ -77,49 +88,97 @@ def _with_own(message: Message, headers: Written) -> Written:
 
 
 def message_of(
-    topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None, headers: Headers | None
-) -> Read:
-    """Return a record as a message.
+    channel: str,
+    origin: str,
+    partition: int,
+    offset: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers | None,
+) -> tuple[Message, str | None]:
+    """Return a record as a message, and what is broken about it.
 
-    A record without our headers, from a foreign program, is an event whose id says where it stands; its headers and
-    key are carried. What cannot be read is told as a flaw.
+    A record without our headers, from a foreign program, is an event without a type, whose id says where it stands:
+    ``origin/partition/offset``. Its headers are carried. A key that is no text is escaped. CloudEvents in structured
+    mode are understood.
     """
+    if headers is not None and len(headers) == len(_AS_SENT):
+        (n0, _), (n1, id), (n2, type), (n3, source), (n4, time), (n5, data_type) = headers  # noqa: A001
+        if (n0, n1, n2, n3, n4, n5) == _AS_SENT and data_type == _JSON_TYPE:  # what an app sends mostly: no detours
+            try:
+                return Message(
+                    id.decode(),  # type: ignore[union-attr]
+                    type.decode(),  # type: ignore[union-attr]
+                    _EVENT,
+                    channel,
+                    None if key is None else key.decode(),
+                    value,
+                    NO_HEADERS,
+                    source.decode(),  # type: ignore[union-attr]
+                    _time(time.decode()),  # type: ignore[union-attr]
+                ), None
+            except (AttributeError, ValueError):
+                pass
     found: dict[str, bytes | None] = dict(headers) if headers else {}
+    standing = f"{origin}/{partition}/{offset}"
+    text_key = None if key is None else key.decode(errors="backslashreplace")
     try:
-        return Read(_message(topic, partition, offset, key, value, found))
-    except (ValueError, TypeError) as error:  # UnicodeDecodeError and msgspec's errors are ValueErrors
-        bare = Message(
-            f"kafka:{topic}/{partition}/{offset}",
-            (found.get(TYPE) or b"").decode(errors="replace"),
-            Kind.EVENT,
-            topic,
-            None if key is None else key.decode(errors="backslashreplace"),
-            value,
-        )
-        return Read(bare, f"record {offset} of {topic}/{partition} cannot be read: {error}")
+        if (found.get(DATA_TYPE) or b"").lower().startswith(STRUCTURED):
+            return _structured(channel, text_key, value), None
+        return _binary(channel, standing, text_key, value, dict(found)), None
+    except ValueError as error:  # UnicodeDecodeError and msgspec's errors are ValueErrors
+        kind = (found.get(TYPE) or b"").decode(errors="backslashreplace")
+        bare = Message(standing, kind, _EVENT, channel, text_key, value)
+        return bare, f"the record {standing.removeprefix('kafka:')} cannot be read: {error}"
 
 
-def _message(
-    topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None, found: dict[str, bytes | None]
+def _structured(channel: str, key: str | None, value: bytes | None) -> Message:
+    if value is None:
+        raise ValueError("it says that it is a CloudEvent in JSON, and has no value")
+    event = _decode_event(value)
+    data = bytes(event.data) if event.data is not None else event.data_base64
+    given = event.datacontenttype
+    return Message(
+        event.id,
+        event.type,
+        _EVENT,
+        channel,
+        key if key is not None else event.partitionkey,
+        data,
+        NO_HEADERS if given is None or given == CONTENT_TYPE else {DATA_TYPE: given},
+        event.source,
+        event.time,
+    )
+
+
+def _binary(
+    channel: str, standing: str, key: str | None, value: bytes | None, found: dict[str, bytes | None]
 ) -> Message:
     found.pop(SPEC_VERSION, None)
     id, type, source, time, kind = (_popped(found, name) for name in (ID, TYPE, SOURCE, TIME, KIND))  # noqa: A001
-    binary, named_key = found.pop(BINARY, None), found.pop(KEY, None)  # others write the key a second time
+    binary, named_key = found.pop(BINARY, None), _popped(found, KEY)  # others write the key a second time
     if key is None:
         key = named_key
-    if found.get(DATA_TYPE) == _JSON[1]:
+    if found.get(DATA_TYPE) == _JSON_TYPE:
         del found[DATA_TYPE]
     return Message(
-        id or f"kafka:{topic}/{partition}/{offset}",
+        id or standing,
         type or "",
-        Kind.EVENT if kind is None else Kind(kind),
-        topic,
-        None if key is None else key.decode(),
+        _EVENT if kind is None else Kind(kind),
+        channel,
+        key,
         value,
         _own(found, binary) if found else NO_HEADERS,
         source or "",
-        None if time is None else datetime.fromisoformat(time),
+        None if time is None else _time(time),
     )
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f"{TIME} {text!r} has no offset")
+    return time
 
 
 def _popped(found: dict[str, bytes | None], name: str) -> str | None:

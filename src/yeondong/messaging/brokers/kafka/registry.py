@@ -32,12 +32,14 @@ class Group(Struct, frozen=True):
     """A group as it was made. ``life`` is unique: a group that was forgotten and comes back is another one.
 
     ``starts`` says by partition where it begins as long as nothing is committed; a partition that is not named begins
-    at its start, since it came later.
+    at its start, since it came later. It holds for the topic of this id alone: one that was deleted and made anew is
+    read from its start.
     """
 
     channel: str
     name: str
     life: str
+    topic_id: str
     starts: dict[int, int]
 
 
@@ -97,9 +99,12 @@ class Registry:
         app: str,
         receivers: Sequence[Receiver],
         since: Callable[[str, str], Since],
-        starts: Callable[[str, Since], dict[int, int]],
+        starts: Callable[[str, Since], tuple[str, dict[int, int]]],
     ) -> None:
-        """Replace what an app receives, and make its new groups; ``starts(channel, since)`` says where they begin."""
+        """Replace what an app receives, and make its new groups.
+
+        ``starts(channel, since)`` says where they begin: the topic's id, and offsets by partition.
+        """
         before = self.read()
         refuse_second_receivers(before.others(app), receivers)
         _, former = before.apps.get(app, (-1, None))
@@ -108,8 +113,7 @@ class Registry:
             self._claim(app, mine, former, receivers)
         for channel, group in dict.fromkeys((one.channel, one.group) for one in receivers):
             if (channel, group) not in before.groups:
-                made = Group(channel, group, secrets.token_hex(4), starts(channel, since(channel, group)))
-                self._make(made)
+                self._make(Group(channel, group, secrets.token_hex(4), *starts(channel, since(channel, group))))
 
     def _claim(self, app: str, mine: Registered, former: Registered | None, receivers: Sequence[Receiver]) -> None:
         offset = self._write(APP + app, msgspec.json.encode(mine))
@@ -165,10 +169,10 @@ class Registry:
     def _up_to(self, end: int, consumer: Consumer) -> Iterator[tuple[int, str, bytes | None]]:
         position = 0
         while position < end:
-            records = consumer.consume(AT_ONCE, timeout=ASK_SECONDS)
-            if not records:
+            first = consumer.poll(ASK_SECONDS)
+            if first is None:
                 raise self._cluster.lost(f"the topic {self.topic!r} could not be read within {ASK_SECONDS:g} s")
-            for record in records:
+            for record in [first, *consumer.consume(AT_ONCE, 0)]:  # which would wait until it has so many
                 position = record.offset() or 0
                 error = record.error()
                 if error is None:

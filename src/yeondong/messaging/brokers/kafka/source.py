@@ -1,42 +1,553 @@
-"""Reading a topic as a member of a consumer group."""
+"""Reading a topic as a member of a consumer group.
+
+librdkafka has threads of its own for fetching and for heartbeats: a slow handler never leaves the group. It calls back
+only from within ``poll`` and ``consume``, so that all of this runs on the flow's thread.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from heapq import heappop, heappush
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
 from yeondong.core.source import Lag
 from yeondong.core.traits import Traits
-from yeondong.messaging.brokers.kafka.client import Cluster
+from yeondong.errors import ConnectionLost, StoreError
+from yeondong.messaging.brokers.kafka import groups
+from yeondong.messaging.brokers.kafka.client import SYSTEM, Cluster
+from yeondong.messaging.brokers.kafka.envelope import message_of
+from yeondong.messaging.brokers.kafka.offsets import Place, Progress, place
+from yeondong.messaging.brokers.kafka.registry import Group
+from yeondong.messaging.brokers.kafka.topics import MISSING, Layout, layout
+
+log = logging.getLogger("yeondong.kafka")
+
+TUNING: Final = {
+    "topic.metadata.refresh.interval.ms": 30_000,  # partitions that are added are noticed so soon
+    "queued.max.messages.kbytes": 16_384,
+    "fetch.queue.backoff.ms": 50,
+}
+"""Options that ``kafka_options`` may say otherwise."""
+
+OPEN_SECONDS: Final = 5.0
+"""How long each question of an opening may take; the flow tries again after an outage."""
+
+COMMIT_SECONDS: Final = 0.2
+"""How often offsets are committed: what a killed process has settled since then is lent again."""
+
+CHECK_SECONDS: Final = 5.0
+"""How often the cluster is asked whether the topic is still the same."""
+
+FIRST_SLICE: Final = 0.002
+LAST_SLICE: Final = 0.05
+"""librdkafka's waiting cannot be ended from outside: it waits in slices that grow, so that ``wake`` is heard soon."""
+
+TEND_SECONDS: Final = 0.2
+"""How long the flow may be at its limit before fetching is paused, which throws away what librdkafka has fetched."""
+
+EXPELLED: Final = frozenset(
+    {
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.GROUP_ID_NOT_FOUND,
+    }
+)
+LOST_PLACE: Final = frozenset(
+    {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}  # noqa: SLF001
+)
+
+_FORKED: Final[list[Consumer]] = []
+"""Consumers of the process that this one was forked from: to destroy one would wait for threads that are not here."""
 
 
 class KafkaSource:
-    """One member of a consumer group."""
+    """One member of a consumer group.
 
-    def __init__(self, cluster: Cluster, traits: Traits, channel: str, group: str) -> None:
+    Offsets are committed asynchronously, and before partitions are given up: Kafka answers one connection in order, so
+    that the next owner sees them.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        traits: Traits,
+        channel: str,
+        group: str,
+        *,
+        session_seconds: float,
+        asking: Callable[[], AdminClient],
+        find: Callable[[str, str], Group | None],
+    ) -> None:
         self.traits = traits
+        self.session_seconds = session_seconds
+        self.partitions: frozenset[str] = frozenset()
+        self.existing: frozenset[str] = frozenset()
         self._cluster = cluster
         self._channel = channel
-        self._group = group
+        self._name = group
+        self._topic = cluster.topic(channel)
+        self._asking = asking
+        self._find = find
+        self._pid = 0
+        self._woken = False
+        self._consumer: Consumer | None = None
+        self._revoked: Callable[[frozenset[str]], None] = lambda _partitions: None
+        self._forget()
+
+    def _forget(self) -> None:
+        self.partitions = frozenset()
+        self._names: dict[int, str] = {}
+        self._numbers: dict[str, int] = {}
+        self._progress = Progress()
+        self._lent: dict[int, int] = {}
+        self._returned: dict[tuple[str, int], Delivery] = {}
+        self._returned_order: list[tuple[str, int]] = []
+        self._ahead: list[Message] = []
+        self._failed: Exception | None = None
+        self._paused = False
+        self._polled_at = 0.0
+        self._commits = Commits()
+        self._looking: Future[Any] | None = None
+        self._look_at = 0.0
+
+    # --- opening and closing ------------------------------------------------------------------------------------------
 
     def open(self, fence: Fence | None, revoked: Callable[[frozenset[str]], None]) -> None:
-        raise NotImplementedError
+        """Join the group. What it is given is known only after some calls of ``receive``."""
+        self.close()
+        self._pid = os.getpid()
+        self._revoked = revoked
+        self._layout = self._look()
+        self._group = self._known()
+        self.existing = frozenset(map(self._partition, self._layout.partitions))
+        if self._group.topic_id != self._layout.id:
+            log.warning(
+                "kafka.topic_made_anew topic=%r group=%r reason='what the former one held is gone; reading from the "
+                "start of this one'",
+                self._topic,
+                self._name,
+            )
+            self._origin = f"kafka:{self._topic}@{self._layout.id}"
+        else:
+            self._origin = f"kafka:{self._topic}"
+        consumer = self._cluster.consumer(self._options())
+        consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        self._consumer = consumer
+        self._polled_at = time.monotonic()
+        self._look_at = self._polled_at + CHECK_SECONDS
 
-    def receive(self, limit: int, wait_seconds: float) -> Sequence[Delivery]:
-        raise NotImplementedError
+    def _options(self) -> dict[str, Any]:
+        session = int(self.session_seconds * 1000)
+        return {
+            **{name: value for name, value in TUNING.items() if name not in self._cluster.options},
+            "group.id": self._cluster.group(self._channel, self._name),
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": session,
+            "heartbeat.interval.ms": max(100, min(session // 10, 3_000)),
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "allow.auto.create.topics": False,
+            "on_commit": self._on_commit,
+        }
 
-    def settle(self, deliveries: Sequence[Delivery]) -> None:
-        raise NotImplementedError
+    def _look(self) -> Layout:
+        asked = self._asking().describe_topics(TopicCollection([self._topic]), request_timeout=OPEN_SECONDS)
+        return layout(self._cluster, self._topic, asked[self._topic])
 
-    def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        raise NotImplementedError
-
-    def lag(self) -> Lag:
-        raise NotImplementedError
-
-    def wake(self) -> None:
-        raise NotImplementedError
+    def _known(self) -> Group:
+        try:
+            group = self._find(self._channel, self._name)
+        except StoreError as error:
+            raise ConnectionLost(SYSTEM, self._cluster.address, str(error)) from error
+        if group is None:
+            raise ConnectionLost(
+                SYSTEM,
+                self._cluster.address,
+                f"no group {self._name!r} of channel {self._channel!r}; start an app that receives in it",
+            )
+        return group
 
     def close(self) -> None:
-        raise NotImplementedError
+        """Commit what is settled, and leave the group. Where the cluster is away, that takes 2 s at most."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None and self._pid != os.getpid():
+            _FORKED.append(consumer)
+        elif consumer is not None:
+            try:
+                self._tell(consumer, self._progress.untold())
+                consumer.close()
+            except (KafkaException, RuntimeError) as error:
+                log.warning("kafka.closed_badly topic=%r group=%r reason=%r", self._topic, self._name, str(error))
+        self._forget()
+
+    def _opened(self) -> Consumer:
+        if self._consumer is None or self._pid != os.getpid():
+            why = "is not open" if self._consumer is None else "was opened before this process was forked"
+            raise ConnectionLost(
+                SYSTEM, self._cluster.address, f"group {self._name!r} of channel {self._channel!r} {why}"
+            )
+        return self._consumer
+
+    # --- receiving ----------------------------------------------------------------------------------------------------
+
+    def receive(self, limit: int, wait_seconds: float) -> Sequence[Delivery]:
+        consumer = self._opened()
+        self._keep(consumer)
+        if limit <= 0:
+            self._tend(consumer)
+            return []
+        found = self._take_returned(limit)
+        if len(found) < limit and not self._ahead:
+            try:
+                self._fetch(consumer, limit - len(found), 0.0 if found else wait_seconds)
+            except KafkaException as error:
+                raise self._cluster.lost(error.args[0]) from error
+        if len(found) < limit and self._ahead:
+            found += self._lend(consumer, limit - len(found))
+        return found
+
+    def _fetch(self, consumer: Consumer, limit: int, wait_seconds: float) -> None:
+        """Wait for a record, and take what else is there; ``consume`` alone would wait until it has all."""
+        if self._paused:
+            consumer.resume(self._assigned())
+            self._paused = False
+        woken, self._woken = self._woken, False
+        left = 0.0 if woken else wait_seconds
+        give_up = time.monotonic() + left
+        wait = FIRST_SLICE
+        while True:
+            record = consumer.poll(min(wait, max(left, 0.0)))
+            now = self._polled_at = time.monotonic()
+            self._raise_failed()
+            if record is not None:
+                self._ahead.append(record)
+                if limit > 1:
+                    self._ahead += consumer.consume(limit - 1, 0)
+                    self._raise_failed()
+                return
+            left = give_up - now
+            if left <= 0 or self._woken:
+                self._woken = False
+                return
+            self._keep(consumer)
+            wait = min(2 * wait, LAST_SLICE)
+
+    def _tend(self, consumer: Consumer) -> None:
+        """Follow the group and borrow nothing.
+
+        What is fetched ahead of the flow stays bounded: pausing comes first, but not for a moment at the limit.
+        """
+        now = time.monotonic()
+        if not self._paused and self._names and now - self._polled_at > TEND_SECONDS:
+            consumer.pause(self._assigned())
+            self._paused = True
+        if self._paused or not self._names or self._commits.asked is not None:
+            record = consumer.poll(0)
+            self._polled_at = now
+            if record is not None:
+                self._ahead.append(record)
+            self._raise_failed()
+
+    def _keep(self, consumer: Consumer) -> None:
+        now = time.monotonic()
+        self._tell_what_is_due(consumer, now)
+        if self._looking is not None:
+            if self._looking.done():
+                looked, self._looking, self._look_at = self._looking, None, now + CHECK_SECONDS
+                self._same(layout(self._cluster, self._topic, looked))
+        elif now >= self._look_at:
+            asked = self._asking().describe_topics(
+                TopicCollection([self._topic]), request_timeout=max(self.session_seconds, OPEN_SECONDS)
+            )
+            self._looking = asked[self._topic]
+
+    def _same(self, found: Layout) -> None:
+        if found.id != self._layout.id:
+            raise ConnectionLost(
+                SYSTEM, self._cluster.address, f"the topic {self._topic!r} was deleted and made anew; opening it anew"
+            )
+        if found.partitions != self._layout.partitions:
+            self._layout = found
+            self.existing = frozenset(map(self._partition, found.partitions))
+
+    def _lend(self, consumer: Consumer, limit: int) -> list[Delivery]:
+        records, self._ahead = self._ahead[:limit], self._ahead[limit:]
+        names, lent, channel, origin = self._names, self._lent, self._channel, self._origin
+        found: list[Delivery] = []
+        append = found.append
+        record: Any  # typed as if everything might be missing
+        for record in records:
+            number = record.partition()
+            name = names.get(number)
+            error = record.error()
+            if error is not None:
+                self._wrong(consumer, record, error)
+            elif name is not None:
+                offset = record.offset()
+                message, flaw = message_of(
+                    channel, origin, number, offset, record.key(), record.value(), record.headers()
+                )
+                append(Delivery(message, offset, name, 1, flaw))
+                lent[number] = offset + 1
+        return found
+
+    def _take_returned(self, limit: int) -> list[Delivery]:
+        order = self._returned_order
+        return [self._returned.pop(heappop(order)) for _ in range(min(limit, len(order)))] if order else []
+
+    def wake(self) -> None:
+        self._woken = True
+
+    # --- settling -----------------------------------------------------------------------------------------------------
+
+    def settle(self, deliveries: Sequence[Delivery]) -> None:
+        """Note how far each partition is settled; offsets are committed a little later."""
+        last: dict[str, int] = {}
+        for delivery in deliveries:
+            last[delivery.partition] = delivery.receipt
+        for name, offset in last.items():
+            number = self._numbers.get(name)
+            if number is not None:
+                self._progress.settle(number, offset + 1)
+        if self._returned:
+            for key in [key for key in self._returned if key[1] <= last.get(key[0], -1)]:
+                del self._returned[key]
+            self._returned_order = sorted(self._returned)
+        self._commits.wanted = self._commits.wanted or bool(last)
+        if self._consumer is not None:
+            self._tell_what_is_due(self._opened())
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            number = self._numbers.get(delivery.partition)
+            key = (delivery.partition, delivery.receipt)
+            if number is None or key in self._returned:
+                continue
+            settled = self._progress.settled(number)
+            if settled is not None and settled <= delivery.receipt < self._lent.get(number, settled):
+                self._returned[key] = delivery
+                heappush(self._returned_order, key)
+
+    def confirm(self) -> bool:
+        """Commit where all partitions stand, which Kafka refuses to who is no longer a member."""
+        consumer = self._opened()
+        commits = self._commits
+        if not self._names:
+            return True
+        if commits.expelled is not None:
+            raise self._cluster.lost(commits.expelled)
+        if commits.asked is not None and commits.asked_for is self.partitions and not commits.overdue(time.monotonic()):
+            return commits.answer()
+        if self._tell(consumer, list(self._names)):
+            commits.ask(self.partitions)
+        return False
+
+    def _tell_what_is_due(self, consumer: Consumer, now: float | None = None) -> None:
+        if self._commits.due(now if now is not None else time.monotonic()):
+            self._tell(consumer, self._progress.untold())
+
+    def _tell(self, consumer: Consumer, partitions: Iterable[int]) -> bool:
+        """Commit asynchronously; what comes of it is heard by ``_on_commit``. False if nothing was sent."""
+        offsets = self._progress.commits(self._topic, self._group, self._layout.id, partitions)
+        self._commits.wanted = False
+        if not offsets:
+            return False
+        try:
+            consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            log.debug("kafka.not_committed topic=%r group=%r reason=%r", self._topic, self._name, str(error))
+            self._commits.wanted = True
+            return False
+        self._commits.send(time.monotonic())
+        return True
+
+    def _on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
+        for each in partitions:
+            if error is None and each.error is None:
+                self._progress.told(each.partition, each.offset)
+        first = error or next((each.error for each in partitions if each.error is not None), None)
+        self._commits.heard(first)
+        if first is not None:
+            log.debug("kafka.not_committed topic=%r group=%r reason=%r", self._topic, self._name, first.str())
+            if first.code() in MISSING:
+                self._look_at = 0.0
+
+    def lag(self) -> Lag:
+        """Count what waits in this reader's partitions."""
+        self._opened()
+        standing = {number: self._progress.settled(number) or 0 for number in self._names}
+        return groups.lag(self._cluster, self._asking(), self._topic, standing)
+
+    # --- what the group's coordinator decides -------------------------------------------------------------------------
+
+    def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        if self._consumer is None:
+            return
+        try:
+            committed = consumer.committed(list(partitions), timeout=OPEN_SECONDS) if partitions else []
+            for each in committed:
+                if each.error is not None:
+                    raise KafkaException(each.error)  # noqa: TRY301 - one way to fail
+            places = {each.partition: place(self._group, self._layout.id, each) for each in committed}
+            consumer.incremental_assign([TopicPartition(self._topic, n, at.offset) for n, at in places.items()])
+            if self._paused and places:
+                consumer.pause([TopicPartition(self._topic, number) for number in places])
+        except (KafkaException, RuntimeError) as error:
+            self._failed = self._cluster.lost(error.args[0])
+            return
+        if places:
+            self._take_on(places)
+
+    def _take_on(self, places: dict[int, Place]) -> None:
+        for number, at in places.items():
+            self._progress.begin(number, at)
+            self._lent[number] = at.offset
+            self._names[number] = self._partition(number)
+            self._numbers[self._names[number]] = number
+        self._commits.wanted, self._commits.expelled = True, None
+        self.existing = self.existing.union(self._numbers)
+        self.partitions = frozenset(self._numbers)
+
+    def _on_revoke(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        self._leave(consumer, {each.partition for each in partitions}, lost=False)
+
+    def _on_lost(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        self._leave(consumer, {each.partition for each in partitions}, lost=True)
+
+    def _leave(self, consumer: Consumer, numbers: set[int], *, lost: bool) -> None:
+        gone = {number: self._names[number] for number in numbers if number in self._names}
+        if self._consumer is None or not gone:
+            return
+        names = frozenset(gone.values())
+        self._ahead = [record for record in self._ahead if record.partition() not in gone]
+        self._returned = {key: delivery for key, delivery in self._returned.items() if key[0] not in names}
+        self._returned_order = sorted(self._returned)
+        if lost:
+            log.warning("kafka.partitions_lost group=%r partitions=%r", self._name, sorted(names))
+        try:
+            self._revoked(names)
+        except Exception as error:  # noqa: BLE001 -- librdkafka calls us: what is raised here is raised by receive
+            self._failed = error
+        if not lost:
+            self._tell(consumer, [number for number in self._progress.untold() if number in gone])
+        self._progress.end(gone)
+        for number, name in gone.items():
+            del self._names[number], self._numbers[name], self._lent[number]
+        self.partitions = frozenset(self._numbers)
+
+    def _raise_failed(self) -> None:
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise failed
+
+    # --- what goes wrong ----------------------------------------------------------------------------------------------
+
+    def _wrong(self, consumer: Consumer, record: Message, error: KafkaError) -> None:
+        number, offset = record.partition(), record.offset()
+        if error.code() in LOST_PLACE and number in self._names and offset is not None:
+            self._find_place(consumer, number, offset, error)
+        elif error.code() in MISSING:
+            raise ConnectionLost(SYSTEM, self._cluster.address, f"there is no topic {self._topic!r} any more")
+        elif error.code() == KafkaError.INVALID_SESSION_TIMEOUT:
+            raise ConnectionLost(
+                SYSTEM,
+                self._cluster.address,
+                f"lease_seconds is {self.session_seconds:g}, and the brokers allow no session as short or long: change "
+                "it, or their group.min.session.timeout.ms",
+            )
+        elif error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own code
+            raise self._cluster.lost(error)
+
+    def _find_place(self, consumer: Consumer, number: int, offset: int, error: KafkaError) -> None:
+        """Go on behind what the retention has deleted, and count it; anything else nobody can decide but a person."""
+        self._same(self._look())
+        partition = TopicPartition(self._topic, number)
+        try:
+            low, high = consumer.get_watermark_offsets(partition, timeout=OPEN_SECONDS, cached=False)
+            if offset > high:
+                flow = f"{self._channel}/{self._name}"
+                raise ConnectionLost(
+                    SYSTEM,
+                    self._cluster.address,
+                    f"partition {number} of topic {self._topic!r} ends at offset {high}, and group {self._name!r} has "
+                    f"read up to {offset}: the brokers lost messages ({error.str()}); say where it shall go on, e.g. "
+                    f"yeondong replay APP {flow} --from {number}:{high}",
+                )
+            consumer.incremental_unassign([partition])
+            consumer.incremental_assign([TopicPartition(self._topic, number, max(low, offset))])
+        except KafkaException as failed:
+            raise self._cluster.lost(failed.args[0]) from failed
+        if offset >= low:
+            return
+        log.error(
+            "kafka.dropped topic=%r partition=%d group=%r messages=%d reason='the retention of the topic deleted them "
+            "before they were read'",
+            self._topic,
+            number,
+            self._name,
+            low - offset,
+        )
+        self._progress.drop(number, low - offset)
+        if self._progress.settled(number) == self._lent[number]:
+            self._progress.settle(number, low)
+            self._commits.wanted = True
+        self._lent[number] = low
+
+    def _partition(self, number: int) -> str:
+        return f"{self._topic}/{number}"
+
+    def _assigned(self) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, number) for number in self._names]
+
+
+class Commits:
+    """Which commits are under way, and what Kafka answered."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.asked: int | None = None
+        self.asked_for: frozenset[str] | None = None
+        self.expelled: KafkaError | None = None
+        self._sent = 0
+        self._sent_at = 0.0
+        self._heard = 0
+        self._failed = False
+
+    def due(self, now: float) -> bool:
+        return self.wanted and now - self._sent_at >= COMMIT_SECONDS
+
+    def send(self, now: float) -> None:
+        self._sent += 1
+        self._sent_at = now
+
+    def heard(self, error: KafkaError | None) -> None:
+        self._heard += 1
+        if error is not None:
+            self.wanted = self._failed = True
+            if error.code() in EXPELLED:
+                self.expelled = error
+
+    def ask(self, partitions: frozenset[str]) -> None:
+        """Take the commit just sent as a question whether we are still a member."""
+        self.asked, self.asked_for, self._failed = self._sent, partitions, False
+
+    def overdue(self, now: float) -> bool:
+        return now - self._sent_at > OPEN_SECONDS
+
+    def answer(self) -> bool:
+        """Whether Kafka has taken everything up to the question."""
+        if self.asked is None or self._heard < self.asked:
+            return False
+        self.asked = None
+        return not self._failed

@@ -22,8 +22,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from msgspec import Struct
 from msgspec.structs import replace
 
-from yeondong.errors import StoreError
-from yeondong.messaging.brokers.kafka.client import ASK_SECONDS, Cluster
+from yeondong.errors import ConnectionLost, StoreError
+from yeondong.messaging.brokers.kafka.client import ASK_SECONDS, SYSTEM, Cluster
 
 REGISTRY: Final = "yeondong.receivers"
 """The topic that says who receives what, behind the prefix."""
@@ -52,6 +52,13 @@ class Topic(Struct, frozen=True):
         if self.wrong is not None or self.writable:
             return self.wrong
         return f"nothing may be written to the topic {self.name!r}: its ACLs do not allow us to"
+
+
+class Layout(Struct, frozen=True):
+    """What tells a topic from a later one of the same name, and its partitions."""
+
+    id: str
+    partitions: frozenset[int]
 
 
 def why_no_topic(name: str) -> str | None:
@@ -83,6 +90,25 @@ def limits(cluster: Cluster, admin: AdminClient, topics: Collection[Topic]) -> l
     answers = admin.describe_configs(list(asked), request_timeout=ASK_SECONDS)
     limited = [_limited(cluster, admin, asked[resource], future) for resource, future in answers.items()]
     return [*limited, *(topic for topic in topics if topic.wrong is not None)]
+
+
+def layout(cluster: Cluster, name: str, asked: Future[TopicDescription]) -> Layout:
+    """Return the answer to ``describe_topics``. Raises ``ConnectionLost``, also for a topic that is not there."""
+    try:
+        found = asked.result()
+    except KafkaException as error:
+        if error.args[0].code() in MISSING:
+            raise ConnectionLost(SYSTEM, cluster.address, absent(cluster, name)) from error
+        raise cluster.lost(error.args[0]) from error
+    return Layout(str(found.topic_id), frozenset(partition.id for partition in found.partitions))
+
+
+def absent(cluster: Cluster, name: str) -> str:
+    """Say that a topic is gone, and what to do."""
+    return (
+        f"there is no topic {name!r} at {cluster.address}: it was never made, or deleted with all that it held; "
+        "make it: yeondong db create APP"
+    )
 
 
 def flaw(topic: Topic, message_bytes: int) -> str | None:
