@@ -57,13 +57,21 @@ class Outbox:
     def add(self, tx: Any, *messages: AnyEvent | AnyCommand) -> None:
         """Store messages in the caller's transaction.
 
-        ``tx`` is a sqlite3 connection or cursor, a SQLAlchemy connection or session, or a handler's ``Transaction``.
+        ``tx`` is a connection or cursor of sqlite3 or psycopg, a SQLAlchemy connection or session over these, or a
+        handler's ``Transaction``.
         Write what the key names before you add: then messages of one key keep the order of the changes.
 
         Raises ``TransactionError`` (autocommit outside a transaction, another database, closed), ``MessageRefused``
         (too large, key of the wrong type, naive datetime) and ``UnknownChannel``; the transaction is as it was then.
         """
         self._app.store.add(tx, self._app.messages(messages))
+
+    async def add_async(self, tx: Any, *messages: AnyEvent | AnyCommand) -> None:
+        """As ``add``, in a transaction of an asynchronous driver.
+
+        ``tx`` is a psycopg ``AsyncConnection`` or ``AsyncCursor``.
+        """
+        await self._app.store.add_async(tx, self._app.messages(messages))
 
 
 class Yeondong:

@@ -472,6 +472,9 @@ class Store(Protocol):
     def add(self, tx: Any, messages: Sequence[Message]) -> None:
         """Insert into the outbox, in the caller's own transaction. Raises ``TransactionError``."""
 
+    async def add_async(self, tx: Any, messages: Sequence[Message]) -> None:
+        """As ``add``, in a transaction of an asynchronous driver."""
+
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake`` soon after anybody commits; return a function that ends it."""
 

@@ -10,7 +10,7 @@ from yeondong.connections.postgresql import Pool, Server
 from yeondong.core.clock import Clock, SystemClock
 from yeondong.core.message import Message
 from yeondong.stores.postgresql import schema
-from yeondong.stores.postgresql.adding import add
+from yeondong.stores.postgresql.adding import add, add_async
 from yeondong.stores.postgresql.connecting import refuse_too_many
 from yeondong.stores.postgresql.link import Link, Place
 from yeondong.stores.postgresql.session import PostgresqlSession
@@ -72,6 +72,9 @@ class PostgresqlStore:
 
     def add(self, tx: Any, messages: Sequence[Message]) -> None:
         add(tx, self._place, messages)
+
+    async def add_async(self, tx: Any, messages: Sequence[Message]) -> None:
+        await add_async(tx, self._place, messages)
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
         return watch(wake)

@@ -40,7 +40,7 @@ def connection_in(tx: Any, path: str) -> sqlite3.Connection:
             )
         case _ if type(tx).__module__.split(".")[0] == "aiosqlite" or _named(tx).startswith("sqlalchemy.ext.asyncio"):
             raise ForeignConnection(
-                f"add takes a synchronous transaction, not {_named(tx)}; add_async, which awaits it, comes later"
+                f"add takes a synchronous transaction, not {_named(tx)}, and so does add_async on SQLite"
             )
         case _:
             raise ForeignConnection(

@@ -13,7 +13,7 @@ from yeondong.connections.sqlite import SqliteFile, old_library, sqlite_file
 from yeondong.connections.sqlite_tables import names
 from yeondong.core.clock import Clock, SystemClock
 from yeondong.core.message import Message
-from yeondong.errors import MessageRefused, SchemaMismatch, SchemaMissing
+from yeondong.errors import ForeignConnection, MessageRefused, SchemaMismatch, SchemaMissing
 from yeondong.stores.sqlite import schema
 from yeondong.stores.sqlite.adding import connection_in
 from yeondong.stores.sqlite.link import Link
@@ -82,6 +82,13 @@ class SqliteStore:
             if translated is error:
                 raise
             raise translated from error
+
+    async def add_async(self, tx: Any, messages: Sequence[Message]) -> None:
+        del messages
+        raise ForeignConnection(
+            f"{type(tx).__module__}.{type(tx).__qualname__} cannot write to the store {self.address} (SQLite), which "
+            "takes synchronous transactions only: outbox.add"
+        )
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
         return self._file_now().watch(wake)
