@@ -94,9 +94,8 @@ def test_a_block_of_an_autocommit_connection_is_a_transaction(store: PostgresqlS
     with psycopg.connect(database, autocommit=True) as connection:
         with connection.transaction():
             store.add(connection, [message("m1")])
-        with connection.transaction():
+        with connection.transaction(force_rollback=True):
             store.add(connection, [message("undone")])
-            raise psycopg.Rollback
         connection.execute("BEGIN")
         store.add(connection, [message("m2")])
         connection.execute("COMMIT")
@@ -110,9 +109,8 @@ def test_a_savepoint_takes_back_what_was_added_within(
     store: PostgresqlStore, connection: psycopg.Connection[Any], database: str
 ) -> None:
     store.add(connection, [message("m1")])
-    with connection.transaction():
+    with connection.transaction(force_rollback=True):
         store.add(connection, [message("undone")])
-        raise psycopg.Rollback
     connection.commit()
 
     assert stored(database) == ["m1"]
