@@ -54,6 +54,8 @@ def check(chosen: Chosen, *, as_json: bool) -> Exit:
             unusable.append(f"store: {error}")
             usable = False
         try:
+            if app.broker.address != app.store.address and app.broker.traits.durable:
+                differences += app.broker.check(app.channels())
             differences += _receiver_flaws(app)
         except (ConnectionLost, StoreError) as error:
             unusable.append(f"broker: {error}")
