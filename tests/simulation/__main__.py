@@ -10,7 +10,7 @@ from collections import Counter
 
 from tests.simulation.checker import problems
 from tests.simulation.history import run
-from tests.simulation.scenario import scenario
+from tests.simulation.scenario import Scenario, scenario
 
 
 def main() -> int:
@@ -18,14 +18,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the history, or the first of many")
     parser.add_argument("--histories", type=int, default=1, help="how many; one is told step by step")
     parser.add_argument("--quiet", action="store_true", help="tell only what is wrong")
+    parser.add_argument("--assigned", action="store_true", help="several workers share what a broker assigns")
     chosen = parser.parse_args()
     if chosen.histories == 1:
-        return tell(chosen.seed, quiet=chosen.quiet)
-    return many(range(chosen.seed, chosen.seed + chosen.histories))
+        return tell(scenario(chosen.seed, assigned=chosen.assigned), quiet=chosen.quiet)
+    return many(range(chosen.seed, chosen.seed + chosen.histories), assigned=chosen.assigned)
 
 
-def tell(seed: int, *, quiet: bool) -> int:
-    drawn = scenario(seed)
+def tell(drawn: Scenario, *, quiet: bool) -> int:
     print(drawn.describe())
     record = run(drawn, note=None if quiet else print)
     found = problems(record)
@@ -35,12 +35,12 @@ def tell(seed: int, *, quiet: bool) -> int:
     return 1 if found else 0
 
 
-def many(seeds: range) -> int:
+def many(seeds: range, *, assigned: bool) -> int:
     began = time.process_time()
     wrong: Counter[str] = Counter()
     disturbed = steps = 0
     for seed in seeds:
-        record = run(scenario(seed))
+        record = run(scenario(seed, assigned=assigned))
         disturbed += record.disturbances > 0
         steps += record.steps
         found = problems(record)

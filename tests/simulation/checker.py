@@ -13,6 +13,7 @@ def problems(record: Record) -> list[str]:
     found = list(record.problems)
     if not any(problem.startswith("stuck") for problem in found):
         found += no_loss(record)
+        found += replayed(record)
     found += one_effect(record)
     found += key_order(record)
     found += one_failure(record)
@@ -58,8 +59,24 @@ def one_effect(record: Record) -> list[str]:
         return []
     # Without an inbox, what was done out of held is done again if its source was not told before the line dropped.
     exempt = {event.id for event in record.events if event.what == "held"} if not record.terms.transactional else set()
-    counts = Counter(event.id for event in record.events if event.what == "effect" and event.id not in exempt)
-    return [f"one-effect: {id} has {count} effects" for id, count in counts.items() if count > 1]
+    counts = Counter(
+        (event.id, event.number) for event in record.events if event.what == "effect" and event.id not in exempt
+    )
+    return [f"one-effect: {id} has {count} effects" for (id, _), count in counts.items() if count > 1]
+
+
+def replayed(record: Record) -> list[str]:
+    """What was there at a replay has its effect once more, unless it is a failure or waits behind one."""
+    effects = {(event.id, event.number) for event in record.events if event.what == "effect"}
+    elsewhere = {event.id for event in record.events if event.what in ("discarded", "held", "failed")}
+    elsewhere.update(record.left_failed, (id for id, _ in record.left_waiting))
+    most = max(record.replayed.values(), default=0) + 1
+    wanted = {sent.id for sent in record.sent if sent.expects != "nothing"}
+    return [
+        f"replay: {id} was not handled again"
+        for id, generation in record.replayed.items()
+        if id in wanted - elsewhere and not any((id, later) in effects for later in range(generation, most + 1))
+    ]
 
 
 class Key:

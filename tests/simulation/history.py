@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
+
+from msgspec.structs import replace
 
 from tests.simulation.footprint import remembered
 from tests.simulation.lanes import SimBell, SteppedLane
@@ -20,9 +23,10 @@ from tests.simulation.scripts import Kind as ScriptKind
 from tests.simulation.sources import SimLog, SimSource
 from tests.simulation.store import Entry, SimSession, SimStore
 from tests.simulation.world import FOREVER, Process, World
+from yeondong.core.delivery import Delivery
 from yeondong.core.message import Kind, Message, order_key
 from yeondong.core.store import Control, Held
-from yeondong.core.traits import Order
+from yeondong.core.traits import Order, Partitions
 from yeondong.engine.dispatch import Dispatch
 from yeondong.engine.flow import Flow
 from yeondong.engine.handling import Grouped, Plain
@@ -52,6 +56,7 @@ class Sim:
     log: SimLog
     record: Record
     scripts: dict[str, Script]
+    rewound: int = 0
     workers: dict[str, SimWorker] = field(default_factory=dict)
     lives: dict[str, int] = field(default_factory=dict)
 
@@ -83,7 +88,7 @@ class SimWorker:
         if scenario.freeze_at is not None and sim.lives[name] == 1:
             process.freeze_at = dict([scenario.freeze_at])
         source = RowSource if isinstance(sim.log, SimRows) else SimSource
-        self.source = source(sim.log, process, self.ring, self._sleep)
+        self.source = source(sim.log, process, self.ring, self._sleep, scenario.lease_seconds)
         surroundings = Surroundings(
             owner=process.name,
             clock=process.clock,
@@ -103,7 +108,9 @@ class SimWorker:
         scope = Scope(FLOW)
         self._party = process.party("flow", self._turn)
         self.flow = Flow(
-            plan,
+            dataclasses.replace(
+                plan, rewind=lambda _start: sim.log.rewind(process), repeats=lambda _start: sim.log.repeats(process)
+            ),
             self.source,
             [self._work(scope) for _ in range(scenario.lanes)],
             session=session,  # type: ignore[arg-type]
@@ -131,12 +138,22 @@ class SimWorker:
     def _work(self, scope: Scope) -> Work:
         sim, process, plan = self._sim, self.process, self._sim.scenario.plan
         if sim.scenario.mode == "sending":
-            sink = SimSink(process, sim.record, sim.scripts, deadline=self._deadline)
+            sink = SimSink(process, sim.record, sim.scripts, scope, deadline=self._deadline)
             return Sending(sink, failpoint=process.failpoint)
         # A group asks for its fence once; the inbox and the commit are what it relies on.
+        assigned = self.source.traits.partitions is Partitions.ASSIGNED
         fenced, transactional = sim.scenario.mode == "plain", sim.scenario.mode != "plain"
 
-        def objection(id: str) -> str | None:
+        def objection(delivery: Delivery) -> str | None:
+            id = delivery.message.id
+            if fenced and self.source.expired:
+                return f"session: {process.name} begins {id} after its session has expired"
+            if fenced and assigned and delivery.partition not in self.source.partitions:
+                return f"partition: {process.name} begins {id} of {delivery.partition}, which it does not have"
+            # What was gathered into a group before the source was lost is in hand.
+            reads = fenced or self.flow.report().state == "running"
+            if scope.generation < sim.rewound and reads and not self._ending:
+                return f"replay: {process.name} handles {id} as if it were before the replay"
             if plan.exclusive and self.keeper.fence(FLOW) is None:
                 return f"fence: {process.name} begins {id} after its lease has run out" if fenced else None
             if plan.exclusive and any(entry.message.id == id for entry in sim.store.failures(FLOW)):
@@ -144,8 +161,10 @@ class SimWorker:
             return None
 
         handlers = {
-            "Placed": Handler(process, sim.record, sim.scripts, transactional=transactional, objection=objection),
-            "Noted": Handler(process, sim.record, sim.scripts, transactional=False, objection=objection),
+            "Placed": Handler(
+                process, sim.record, sim.scripts, scope, transactional=transactional, objection=objection
+            ),
+            "Noted": Handler(process, sim.record, sim.scripts, scope, transactional=False, objection=objection),
         }
         dispatch = Dispatch(handlers, passed_over=frozenset({"Unwanted"}))
         if sim.scenario.mode == "plain":
@@ -279,8 +298,25 @@ def run(scenario: Scenario, note: Callable[[str], None] | None = None) -> Record
     log = SimRows(store, FLOW, names, scenario.traits) if scenario.rows else SimLog(world, names, scenario.traits)
     sim = Sim(scenario, world, store, log, record, written)
 
-    def effect(id: str, by: str) -> None:
-        record.add("effect", id)
+    _observe(sim)
+    _plan_events(sim, sent)
+    with watched(record, note):
+        for number in range(scenario.workers):
+            sim.start("ABC"[number])
+        try:
+            _until_quiet(sim)
+        except Exception as error:  # noqa: BLE001 -- a fault of the engine is a finding like any other
+            record.problems.append(f"fault: {error!r}")
+        _conclude(sim)
+    return record
+
+
+def _observe(sim: Sim) -> None:
+    """Write down what happens where it happens, whatever the engine says of it."""
+    record, world, store, log = sim.record, sim.world, sim.store, sim.log
+
+    def effect(id: str, by: str, generation: int) -> None:
+        record.add("effect", id, generation)
         world.note("%s: effect of %s", by, id)
 
     def failed(entry: Entry) -> None:
@@ -290,22 +326,21 @@ def run(scenario: Scenario, note: Callable[[str], None] | None = None) -> Record
         if epoch < newest:
             record.problems.append(f"fence: {what} was written under epoch {epoch}, and the newest is {newest}")
 
-    store.effect, store.failed = effect, failed
-    store.failed_twice = lambda entry: record.problems.append(
-        f"one failure: {entry.message.id} is given up by a second process"
-    )
+    def rewound() -> None:
+        """From now on everything is to be handled again, under the next generation."""
+        sim.rewound = store.controls[FLOW].generation + 1
+        for partition in log.partitions.values():
+            record.replayed.update(dict.fromkeys((one.id for one in partition.messages), sim.rewound))
+
+    store.effect, store.failed, log.rewound = effect, failed, rewound
+
+    def failed_twice(entry: Entry) -> None:
+        if entry.message.id not in record.replayed:
+            record.problems.append(f"one failure: {entry.message.id} is given up by a second process")
+
+    store.failed_twice = failed_twice
     store.put = lambda entry: record.add("held", entry.message.id)
     store.wrote = log.wrote = wrote
-    _plan_events(sim, sent)
-    with watched(record, note):
-        for number in range(scenario.workers):
-            sim.start("AB"[number])
-        try:
-            _until_quiet(sim)
-        except Exception as error:  # noqa: BLE001 -- a fault of the engine is a finding like any other
-            record.problems.append(f"fault: {error!r}")
-        _conclude(sim)
-    return record
 
 
 def _plan_events(sim: Sim, sent: list[tuple[str, Message, str | None]]) -> None:
@@ -329,6 +364,10 @@ def _plan_events(sim: Sim, sent: list[tuple[str, Message, str | None]]) -> None:
         world.at(start, lambda s=system, t=start + seconds: _outage(sim, s, t))  # type: ignore[misc]
     for _ in range(scenario.revocations):
         world.at(random.random() * busy, sim.log.rebalance)
+    for _ in range(scenario.expulsions):
+        world.at(random.random() * busy, lambda: _expel(sim))
+    for _ in range(scenario.replays):
+        world.at(1.0 + random.random() * busy, lambda: _ask_replay(sim))
     for _ in range(scenario.pauses):
         start, seconds = random.random() * busy, random.choice((0.01, 0.5, 3.0))
         world.at(start, lambda: _control(sim, paused="a person asked"))
@@ -353,7 +392,23 @@ def _outage(sim: Sim, system: str, until: float) -> None:
 def _control(sim: Sim, paused: str | None) -> None:
     sim.world.note("the flow is to %s", "pause" if paused else "go on")
     before = sim.store.controls.get(FLOW, Control())
-    sim.store.controls[FLOW] = Control(paused, before.stopped, before.replay, before.generation)
+    sim.store.controls[FLOW] = replace(before, paused=paused)
+
+
+def _expel(sim: Sim) -> None:
+    members = sim.log.members
+    if members and not sim.world.calm:
+        sim.world.disturbances += 1
+        sim.world.ends += 1
+        member = members[int(sim.world.chance() * len(members))]
+        sim.world.note("the broker expels a reader")
+        sim.log.expel(member)
+
+
+def _ask_replay(sim: Sim) -> None:
+    sim.world.note("a person asks for a replay")
+    before = sim.store.controls.get(FLOW, Control())
+    sim.store.controls[FLOW] = replace(before, replay="start")
 
 
 def _calm(sim: Sim) -> None:
@@ -390,7 +445,7 @@ def _resume(sim: Sim, control: Control) -> None:
     if named is not None:
         sim.record.add("retried", named[1])
     sim.world.note("a person lets the flow go on")
-    sim.store.controls[FLOW] = Control(control.paused, None, control.replay, control.generation)
+    sim.store.controls[FLOW] = replace(control, stopped=None)
 
 
 def _repair(sim: Sim, id: str) -> None:
@@ -423,7 +478,7 @@ def _decide(sim: Sim, entry: Entry, *, give_up: bool) -> None:
 def _quiet(sim: Sim) -> bool:
     """Whether nothing is left to be done without a person."""
     control = sim.store.controls.get(FLOW, Control())
-    if not sim.world.calm or control.stopped is not None or not sim.log.drained():
+    if not sim.world.calm or control.stopped is not None or control.replay is not None or not sim.log.drained():
         return False
     if sum(len(p.messages) for p in sim.log.partitions.values()) < len(sim.record.sent):
         return False

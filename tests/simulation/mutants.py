@@ -10,23 +10,28 @@ from unittest.mock import patch
 
 from tests.simulation.sources import SimLog
 from tests.simulation.store import SimHeld, SimInbox, SimStore, SimSuspects, SimTransaction
+from tests.simulation.world import FOREVER
 from yeondong.core.delivery import UNHANDLED, Delivery, Retry, Settled, Unhandled
 from yeondong.core.fence import Fence
-from yeondong.core.store import Hold
+from yeondong.core.store import Control, Hold
+from yeondong.engine.decisions import Decisions
 from yeondong.engine.handling import Grouped, Plain
+from yeondong.engine.intake import Intake
 from yeondong.engine.lane import Halt
 from yeondong.engine.orphans import Orphans
 from yeondong.engine.settling import Window
+from yeondong.engine.tenure import Tenure
 from yeondong.engine.waiting import Waits
 from yeondong.errors import ConnectionLost
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """What is left out, and the methods to replace for it."""
+    """What is left out, and the methods to replace for it. ``assigned``: where a broker assigns partitions."""
 
     name: str
     replacements: tuple[tuple[type, str, Any], ...]
+    assigned: bool = False
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -58,6 +63,9 @@ def put_late(held: SimHeld, flow: str, holds: Sequence[Hold], fences: Sequence[F
 ORIGINAL_COMMIT = SimTransaction.commit
 ORIGINAL_PLAIN = Plain.__call__
 ORIGINAL_GROUPED = Grouped.__call__
+ORIGINAL_DUE = SimHeld.due
+ORIGINAL_CHECK = SimStore.check
+ORIGINAL_ARRIVE = Intake.arrive
 
 
 def commit_hoped_for(transaction: SimTransaction) -> None:
@@ -90,6 +98,39 @@ def counting(original: Callable[..., Iterator[Settled]]) -> Callable[..., Iterat
                 yield settled
 
     return run
+
+
+# --- partitions that a broker assigns ---------------------------------------------------------------------------------
+
+
+def due_for_everybody(
+    held: SimHeld, flow: str, limit: int, partitions: Collection[str] | None = None
+) -> Sequence[Delivery]:
+    return ORIGINAL_DUE(held, flow, limit)
+
+
+def unclaimed(store: SimStore, fences: Sequence[Fence]) -> None:
+    """Let whoever lost a partition write for it."""
+    ORIGINAL_CHECK(store, [fence for fence in fences if fence.partition is None])
+
+
+def keys_as_they_were(intake: Intake, deliveries: Sequence[Delivery]) -> None:
+    """Go on with the keys that were blocked before the partition came."""
+    known = intake._keys_known
+    ORIGINAL_ARRIVE(intake, deliveries)
+    intake._keys_known = known
+
+
+def as_it_was(decisions: Decisions) -> Control:
+    return decisions.control
+
+
+def for_ever(_tenure: Tenure) -> float:
+    return FOREVER
+
+
+def always(*_anything: Any) -> bool:
+    return True
 
 
 def nothing(*_anything: Any) -> None:
@@ -127,4 +168,5 @@ MUTANTS: tuple[Mutant, ...] = (
         ((Plain, "__call__", counting(ORIGINAL_PLAIN)), (Grouped, "__call__", counting(ORIGINAL_GROUPED))),
     ),
     Mutant("suspects are not written down", ((SimSuspects, "begin", nothing),)),
+    Mutant("no claim is checked", ((SimStore, "check", unclaimed),), assigned=True),
 )

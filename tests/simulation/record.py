@@ -21,7 +21,10 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """``number`` is the attempt of what was invoked; ``blocks`` says whether a failure keeps its key."""
+    """``number`` is the attempt of what was invoked, and the generation of an effect: how many replays came before it.
+
+    ``blocks`` says whether a failure keeps its key.
+    """
 
     what: What
     id: str
@@ -49,11 +52,13 @@ class Record:
     """Grows while the history runs; the checker reads it afterwards.
 
     ``ends`` counts how often a flow lost its owner: by a crash, a pause beyond its lease, a lease that was taken away.
+    ``replayed`` says for each message in which generation it is to be handled once more.
     """
 
     terms: Terms
     sent: list[Sent] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    replayed: dict[str, int] = field(default_factory=dict)
     left_failed: list[str] = field(default_factory=list)
     left_waiting: list[tuple[str, bool]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from random import Random
@@ -17,6 +18,8 @@ from yeondong.engine.plan import Limits, OnFailure, Plan
 FLOW = "flow"
 # Where a crash leaves two places that must agree, more often.
 FAILPOINTS = (*NAMES, HELD, HELD, HELD, SETTLING, SETTLING, COMMITTED)
+ALL_TRAITS = (LEASED_PREFIX, LEASED_EACH, ASSIGNED_PREFIX, SHARED_EACH)
+PARTITION_STEPS = ("claims.claim", "source.confirm", "held.put", "held.settle", "held.due", "commit")
 WRITES = ("held.put", "held.put", "held.settle", "source.settle", "commit", "suspects.begin")
 Mode: TypeAlias = Literal["grouped", "plain", "mixed", "sending"]
 
@@ -45,6 +48,8 @@ class Scenario:
     restarts: int
     outages: int
     revocations: int
+    expulsions: int
+    replays: int
     pauses: int
     person_seconds: float
     repairs: bool
@@ -61,14 +66,38 @@ class Scenario:
             f"seed {self.seed}: {source}, {self.partitions} "
             f"partitions, {self.keys} keys, {self.messages} messages; {self.mode} handlers on {self.lanes} lanes, "
             f"{self.workers} workers; on_failure {plan.on_failure}, {plan.attempts} attempts, {plan.limits}, "
-            f"{plan.backoff}; {self.faults}, {self.crashes} crashes, {self.freezes} freezes, {self.steals} steals"
+            f"{plan.backoff}; {self.faults}, {self.crashes} crashes, {self.freezes} freezes, {self.steals} steals, "
+            f"{self.expulsions} expulsions, {self.replays} replays"
         )
 
 
-def scenario(seed: int) -> Scenario:
-    """Draw a scenario; most have faults, and a tenth has none."""
+def scenario(seed: int, *, assigned: bool = False) -> Scenario:
+    """Draw a scenario; most have faults, and a tenth has none.
+
+    With ``assigned`` several workers share a group, and more happens to its partitions.
+    """
+    drawn = _draw(seed, (ASSIGNED_PREFIX,) if assigned else ALL_TRAITS)
+    if not assigned or drawn.fault_seconds == 0:
+        return drawn
+    random = Random(seed + 3)
+    replays = random.choice((0, 0, 1, 2))
+    return replace(
+        drawn,
+        workers=random.choice((2, 3)),
+        revocations=random.choice((2, 6, 12)),
+        expulsions=random.choice((0, 2, 4)),
+        freezes=random.choice((0, 1, 3)),
+        replays=replays,
+        kills=random.choice((0, 0, 0, 1)),
+        odd=random.choice((0.15, 0.3, 0.5)),
+        crash_at=("flows.replayed", 0) if replays and random.random() < 0.3 else drawn.crash_at,
+        freeze_at=(random.choice(PARTITION_STEPS), random.randint(0, 6)) if random.random() < 0.6 else drawn.freeze_at,
+    )
+
+
+def _draw(seed: int, choice: Sequence[Traits]) -> Scenario:
     random = Random(seed)
-    traits = random.choices((LEASED_PREFIX, LEASED_EACH, ASSIGNED_PREFIX, SHARED_EACH), (36, 32, 23, 9))[0]
+    traits = random.choices(choice, (36, 32, 23, 9)[: len(choice)])[0]
     rows = traits is LEASED_EACH and random.random() < 0.6
     exclusive = traits.partitions is Partitions.LEASED
     assigned = traits.partitions is Partitions.ASSIGNED
@@ -113,7 +142,11 @@ def scenario(seed: int) -> Scenario:
         rows=rows,
         mode=mode,
         plan=plan,
-        workers=1 if temper == "lines drop" else random.choice((1, 1, 2)) if exclusive else random.choice((1, 2, 2)),
+        workers=1
+        if temper == "lines drop"
+        else random.choice((1, 1, 2))
+        if exclusive
+        else random.choice((1, 2, 2, 3) if assigned else (1, 2, 2)),
         lanes=random.randint(1, 4),
         partitions=random.randint(2, 4),
         keys=random.randint(10, 16),
@@ -127,6 +160,8 @@ def scenario(seed: int) -> Scenario:
         steals=random.randint(0, 2) if wild and exclusive else 0,
         restarts=0 if temper == "lines drop" else random.choice((0, 0, 1, 2)),
         outages=0 if calm else random.choice((0, 0, 1, 2)),
+        expulsions=random.choice((0, 0, 1, 2)) if assigned and wild else 0,
+        replays=random.choice((0, 0, 0, 1, 2)) if assigned and temper != "lines drop" else 0,
         revocations=random.choice((0, 1, 3, 6)) if assigned and temper != "lines drop" else 0,
         pauses=random.choice((0, 0, 0, 1, 2)),
         person_seconds=random.choice((0.5, 2.0, 1000.0)),

@@ -15,6 +15,7 @@ from yeondong.core.delivery import DONE, Delivery, Outcome, Park, Retry
 from yeondong.core.message import Message
 from yeondong.core.sink import Refused
 from yeondong.core.traits import Order, Partitions, Settles, Traits
+from yeondong.engine.plan import Scope
 from yeondong.errors import ConnectionLost, Unavailable
 
 Kind: TypeAlias = Literal[
@@ -86,9 +87,10 @@ class Handler:
         process: Process,
         record: Record,
         scripts: dict[str, Script],
+        scope: Scope,
         *,
         transactional: bool,
-        objection: Callable[[str], str | None],
+        objection: Callable[[Delivery], str | None],
     ) -> None:
         self.name = "transactional" if transactional else "plain"
         self.direct = None
@@ -96,6 +98,7 @@ class Handler:
         self._process = process
         self._record = record
         self._scripts = scripts
+        self._scope = scope
         self._objection = objection
 
     def decode(self, data: bytes) -> str:
@@ -105,7 +108,7 @@ class Handler:
 
     def invoke(self, payload: str, delivery: Delivery, tx: Any) -> Outcome | None:
         process, world = self._process, self._process.world
-        objection = self._objection(payload)
+        objection = self._objection(delivery)
         if objection is not None:
             self._record.problems.append(objection)
         process.gate("", f"handling {payload}")
@@ -126,7 +129,7 @@ class Handler:
             if tx is not None:
                 tx.effects.append(payload)
             else:
-                self._record.add("effect", payload)
+                self._record.add("effect", payload, self._scope.generation)
                 world.note("%s: effect of %s", process.name, payload)
             process.gate("", f"handled {payload}")
             return DONE if world.chance() < 0.3 else None
@@ -167,12 +170,14 @@ class SimSink:
         process: Process,
         record: Record,
         scripts: dict[str, Script],
+        scope: Scope,
         *,
         deadline: Callable[[], float],
     ) -> None:
         self._process = process
         self._record = record
         self._scripts = scripts
+        self._scope = scope
         self._deadline = deadline
         self._open = False
 
@@ -204,7 +209,7 @@ class SimSink:
                 raise Crash
             if script.kind == "cut" and script.tries <= script.times:
                 raise ConnectionLost("broker", "sim", "cut")
-            self._record.add("effect", id)
+            self._record.add("effect", id, self._scope.generation)
             world.note("%s sends %s", process.name, id)
             if script.kind == "slow" and script.tries == 1 and not world.deep:
                 world.spend(world.time + script.seconds, lambda: process.dead)

@@ -51,6 +51,7 @@ class SimLog:
         self.epoch = 0
         self.members: list[SimSource] = []
         self.most_on_loan = 0
+        self.rewound: Callable[[], None] = lambda: None
         self.wrote: Callable[[str, int, int], None] = lambda _what, _epoch, _newest: None
 
     def publish(self, partition: str, message: Message, flaw: str | None = None) -> None:
@@ -79,6 +80,24 @@ class SimLog:
     def join(self, source: SimSource) -> None:
         self.members.append(source)
         self.rebalance()
+
+    def repeats(self, process: Process) -> int:
+        process.gate(SYSTEM, "broker.repeats")
+        return sum(partition.position for partition in self.partitions.values())
+
+    def rewind(self, process: Process) -> int:
+        """Set all positions back; refused while anybody reads."""
+        process.gate(SYSTEM, "broker.rewind")
+        if self.members:
+            raise ConnectionLost(SYSTEM, "sim", "the group still has members")
+        repeated = sum(partition.position for partition in self.partitions.values())
+        for partition in self.partitions.values():
+            partition.position = 0
+        if repeated:
+            self.rewound()
+        self.world.note("%s rewinds %d messages", process.name, repeated)
+        process.after(SYSTEM, "broker.rewind")
+        return repeated
 
     def leave(self, source: SimSource) -> None:
         """End all loans of this source, and give its partitions to others."""
@@ -112,9 +131,20 @@ class SimLog:
 class SimSource:
     """One worker's line to the log."""
 
-    def __init__(self, log: SimLog, process: Process, ring: Callable[[], None], sleep: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        log: SimLog,
+        process: Process,
+        ring: Callable[[], None],
+        sleep: Callable[[float], None],
+        session_seconds: float,
+    ) -> None:
         self.traits = log.traits
+        self.session_seconds = session_seconds
+        self.partitions: frozenset[str] = frozenset()
+        self.existing: frozenset[str] = frozenset()
         self.expelled = False
+        self.expired = False
         self.ring = ring
         self._log = log
         self._process = process
@@ -129,12 +159,13 @@ class SimSource:
         self._woken = False
         self.blocking = False
         process.on_death(self._died)
+        process.on_freeze = self._frozen
 
     def open(self, fence: Fence | None, revoked: Callable[[frozenset[str]], None]) -> None:
         self.close()
         self._process.gate(SYSTEM, "source.open")
         self._fence, self._revoked = fence, revoked
-        self.expelled = False
+        self.expelled = self.expired = False
         self._open = True
         log = self._log
         if fence is not None:
@@ -156,8 +187,10 @@ class SimSource:
         self._on_loan[name] = set()
 
     def receive(self, limit: int, wait_seconds: float) -> Sequence[Delivery]:
+        if self.expelled:
+            self._learn()
         self._gate("source.receive")
-        if self.traits.partitions is Partitions.ASSIGNED:
+        if self.traits.partitions is Partitions.ASSIGNED and not self.expelled:
             self._follow_assignment()
         if limit <= 0:
             return []
@@ -180,22 +213,49 @@ class SimSource:
         self._process.after(SYSTEM, "source.receive")
         return found
 
+    def confirm(self) -> bool:
+        self._gate("source.confirm")
+        if self.expelled:
+            raise ConnectionLost(SYSTEM, "sim", "the session has expired")
+        sure = self._world.chance() < 0.9
+        self._process.after(SYSTEM, "source.confirm")
+        return sure
+
+    def _learn(self) -> None:
+        """Learn of the expulsion, now or later: as an error, or as partitions that are lost already."""
+        drawn = self._world.chance()
+        if drawn < 0.4:
+            return
+        if drawn < 0.6:
+            raise ConnectionLost(SYSTEM, "sim", "the session has expired")
+        lost = frozenset(self._cursor)
+        self._world.note("%s learns that it was expelled", self._process.name)
+        self._lose(lost)
+        self.expelled = self.expired = False
+        self._log.join(self)
+
+    def _lose(self, lost: frozenset[str]) -> None:
+        self.blocking = True
+        try:
+            self._revoked(lost)
+        finally:
+            self.blocking = False
+        self._gate("source.revoked")
+        for name in sorted(lost):
+            self._cursor.pop(name, None)
+            self._returned.pop(name, None)
+            self._on_loan.pop(name, None)
+        self.partitions = frozenset(self._cursor)
+
     def _follow_assignment(self) -> None:
         partitions = self._log.partitions.values()
         lost = frozenset(p.name for p in partitions if p.owner is self and p.wanted is not self)
         if lost:
             self._world.note("%s loses partitions %s", self._process.name, ",".join(sorted(lost)))
-            self.blocking = True
-            try:
-                self._revoked(lost)
-            finally:
-                self.blocking = False
-            self._gate("source.revoked")
+            self._lose(lost)
             for name in sorted(lost):
-                self._cursor.pop(name, None)
-                self._returned.pop(name, None)
-                self._on_loan.pop(name, None)
-                self._log.partitions[name].owner = None
+                if self._log.partitions[name].owner is self:
+                    self._log.partitions[name].owner = None
             if self._world.chance() < 0.3:
                 # The same reader gets it back: the others did not come in time.
                 for name in sorted(lost):
@@ -206,6 +266,8 @@ class SimSource:
             if partition.owner is None and partition.wanted is self:
                 partition.owner = self
                 self._assign(partition.name)
+                self.partitions = frozenset(self._cursor)
+                self.existing = frozenset(self._log.partitions)
                 self._world.note("%s gains partition %s", self._process.name, partition.name)
 
     def _lend(self, name: str, most: int) -> list[Delivery]:
@@ -248,6 +310,8 @@ class SimSource:
 
     def settle(self, deliveries: Sequence[Delivery]) -> None:
         self._gate("source.settle")
+        if self.expelled:
+            raise ConnectionLost(SYSTEM, "sim", "the session has expired")
         self._log.check(self._fence)
         if self._fence is not None:
             self._log.wrote("source.settle", self._fence.epoch, self._log.epoch)
@@ -290,13 +354,23 @@ class SimSource:
             self._world.note("%s closes the source", self._process.name)
             self._log.leave(self)
         self._cursor, self._returned, self._on_loan = {}, {}, {}
+        self.partitions = frozenset()
 
     def _gate(self, what: str) -> None:
         self._process.gate(SYSTEM, what)
         if not self._open:
             raise AssertionError(f"{what} on a source that is not open")
-        if self.expelled:
-            raise ConnectionLost(SYSTEM, "sim", "the session has expired")
+
+    def _frozen(self) -> None:
+        """The broker hears nothing from a reader that stands still, and expels it."""
+
+        def expire() -> None:
+            if self._process.frozen and self._open and self.traits.partitions is Partitions.ASSIGNED:
+                self._world.note("the broker expels %s", self._process.name)
+                self.expired = True
+                self._log.expel(self)
+
+        self._world.at(self._world.time + self.session_seconds, expire)
 
     def _died(self) -> None:
         """The broker notices the end of a reader after a while."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from msgspec.structs import replace
+
 from tests.simulation.world import Process, World
 from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
@@ -62,7 +64,7 @@ class SimStore:
     suspects: dict[str, dict[str, int]] = field(default_factory=dict)
     controls: dict[str, Control] = field(default_factory=dict)
     openers: dict[str, str | None] = field(default_factory=dict)
-    effect: Callable[[str, str], None] = lambda _id, _by: None
+    effect: Callable[[str, str, int], None] = lambda _id, _by, _generation: None
     failed: Callable[[Entry], None] = lambda _entry: None
     failed_twice: Callable[[Entry], None] = lambda _entry: None
     put: Callable[[Entry], None] = lambda _entry: None
@@ -173,12 +175,13 @@ class SimTransaction:
     def commit_at_once(self) -> None:
         """Make everything visible."""
         store, process = self._store, self._session.process
+        generations = {id: int(group.partition("~")[2] or 0) for group, id in self._claims}
         for row in self._claims:
             store.inbox[row] = None
         for row in self._unclaims:
             store.inbox.pop(row, None)
         for id in self.effects:
-            store.effect(id, process.name)
+            store.effect(id, process.name, generations.get(id, 0))
         self._end()
 
     def rollback(self) -> None:
@@ -410,14 +413,36 @@ class SimFlows:
     def stop(self, flow: str, reason: str) -> None:
         self._session.gate("flows.stop")
         before = self._store.controls.get(flow, Control())
-        self._store.controls[flow] = Control(before.paused, reason, before.replay, before.generation)
+        self._store.controls[flow] = replace(before, stopped=reason)
         self._session.world.note("%s stops the flow: %s", self._session.process.name, reason.partition("\n")[0])
 
     def ask_replay(self, flow: str, start: str) -> None:
         raise NotImplementedError
 
+    def begin_replay(self, flow: str) -> None:
+        self._session.gate("flows.begin_replay")
+        before = self._store.controls.get(flow, Control())
+        if before.replay is not None:
+            self._store.controls[flow] = replace(before, replay_begun=True)
+        self._session.after("flows.begin_replay")
+
     def replayed(self, flow: str, start: str) -> int:
-        raise NotImplementedError
+        self._session.gate("flows.replayed")
+        before = self._store.controls.get(flow, Control())
+        if before.replay is None:
+            return before.generation
+        left = None if before.replay == start else before.replay
+        after = replace(before, replay=left, generation=before.generation + 1, replay_begun=False)
+        self._store.controls[flow] = after
+        self._session.world.note("%s notes the replay", self._session.process.name)
+        self._session.after("flows.replayed")
+        return after.generation
+
+    def withdraw_replay(self, flow: str, start: str) -> None:
+        self._session.gate("flows.withdraw_replay")
+        before = self._store.controls.get(flow, Control())
+        if before.replay == start:
+            self._store.controls[flow] = replace(before, replay=None, replay_begun=False)
 
     def opened(self, flow: str, owner: str) -> bool:
         self._session.gate("flows.opened")

@@ -15,4 +15,4 @@ WITHIN_HISTORIES = 600
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_is_caught(mutant: Mutant) -> None:
     with mutant.at_work():
-        assert any(problems(run(scenario(seed))) for seed in range(WITHIN_HISTORIES))
+        assert any(problems(run(scenario(seed, assigned=mutant.assigned))) for seed in range(WITHIN_HISTORIES))

@@ -143,6 +143,7 @@ class Process:
         self.crash_at: dict[str, int] = {}
         self.freeze_at: dict[str, int] = {}
         self._buried: list[Callable[[], None]] = []
+        self.on_freeze: Callable[[], None] = lambda: None
         world.processes.append(self)
 
     def party(self, name: str, turn: Callable[[], float], wake_at: float = 0.0) -> Party:
@@ -181,6 +182,8 @@ class Process:
             raise ConnectionLost(system, "sim", "away")
         if self.freeze_at and self._counted_down(self.freeze_at, what):
             self._freeze(what)
+        if what in self.crash_at and self._counted_down(self.crash_at, what):
+            self._may_die(f"at {what}")
         drawn = world.chance()
         if drawn < world.faults.preempt:
             world.interleave(1 + int(world.chance() * 6))
@@ -224,8 +227,6 @@ class Process:
         """Given to the engine as its failpoint."""
         if self.dead:
             raise Crash
-        if self._counted_down(self.crash_at, name):
-            self._may_die(f"at {name}")
         self.gate("", name)
 
     def _counted_down(self, counts: dict[str, int], name: str) -> bool:
@@ -253,6 +254,7 @@ class Process:
         world.disturbances += 1
         world.note("%s is stopped for %.1f s at %s", self.name, world.freeze_seconds, what)
         self.frozen = True
+        self.on_freeze()
         world.spend(world.time + world.freeze_seconds)
         self.frozen = False
         world.note("%s goes on at %s", self.name, what)

@@ -133,7 +133,8 @@ class _Assembly:
             subscription.policy,
             source.traits,
             rewind=rewind if source.traits.replay else None,
-            suspicious=source.traits.partitions is Partitions.LEASED,
+            repeats=partial(app.broker.repeats, subscription.channel, subscription.group),
+            suspicious=source.traits.partitions is not Partitions.SHARED,
         )
         scope = Scope(subscription.name)
         dispatch = Dispatch(
@@ -160,6 +161,7 @@ class _Assembly:
         *,
         suspicious: bool,
         rewind: Callable[[str], int] | None = None,
+        repeats: Callable[[str], int] | None = None,
         on_failure_in: Mapping[str, OnFailure] | None = None,
     ) -> Plan:
         settings = self._settings
@@ -187,6 +189,7 @@ class _Assembly:
             exclusive=traits.partitions is Partitions.LEASED,
             suspicious=suspicious,
             rewind=rewind,
+            repeats=repeats,
         )
 
     def _flow(

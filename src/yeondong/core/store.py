@@ -258,8 +258,8 @@ class Control(Struct, frozen=True):
     """What persons and failures decided about a flow; survives restarts.
 
     ``paused`` and ``stopped`` hold the reason, ``paused_at`` and ``stopped_at`` since when. ``replay`` is a request not
-    yet carried out: ``start``, or a time in ISO 8601. ``generation`` counts replays; the inbox counts ids per
-    generation.
+    yet carried out: ``start``, or a time in ISO 8601; ``replay_begun`` says that the source may have gone back already.
+    ``generation`` counts replays; the inbox counts ids per generation.
     """
 
     paused: str | None = None
@@ -268,6 +268,7 @@ class Control(Struct, frozen=True):
     generation: int = 0
     paused_at: datetime | None = None
     stopped_at: datetime | None = None
+    replay_begun: bool = False
 
 
 class LongRun(Struct, frozen=True):
@@ -335,6 +336,9 @@ class Flows(Protocol):
 
     def ask_replay(self, flow: str, start: str) -> None:
         """Ask the worker of the flow to replay: ``start``, or a time in ISO 8601 with an offset."""
+
+    def begin_replay(self, flow: str) -> None:
+        """Note, if a replay is asked for, that from now on the source may have gone back for it: ``replay_begun``."""
 
     def replayed(self, flow: str, start: str) -> int:
         """Note that the request for this start was carried out; return the generation that counts from now on.

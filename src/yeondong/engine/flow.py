@@ -2,7 +2,7 @@
 
 Longer than its neighbours, because it is one state machine on one thread: each method is a step of the round and may
 end in any other. What has a state of its own stands beside it (slots, settling, waiting, holding, intake, orphans,
-suspicion, standing, watch).
+tenure, decisions, suspicion, standing, watch).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 from msgspec.structs import replace
 
@@ -22,8 +22,10 @@ from yeondong.core.delivery import Delivery, Done, Park, Retry, Settled, Unhandl
 from yeondong.core.failpoint import RECEIVED, SETTLED, SETTLING
 from yeondong.core.fence import Fence
 from yeondong.core.message import order_key
-from yeondong.core.source import Source
-from yeondong.core.store import Control, FlowReport, Held, HeldReceipt, Hold, Session
+from yeondong.core.source import AssignedSource, Source
+from yeondong.core.store import Claim, FlowReport, Held, HeldReceipt, Hold, Session
+from yeondong.core.traits import Partitions
+from yeondong.engine.decisions import LOOK_SECONDS, Decisions
 from yeondong.engine.holding import Holding
 from yeondong.engine.intake import Intake
 from yeondong.engine.lane import Halt, Work
@@ -33,6 +35,7 @@ from yeondong.engine.settling import Loans
 from yeondong.engine.slots import EVERYTHING, NOTHING, Slot, Slots
 from yeondong.engine.standing import Standing
 from yeondong.engine.suspicion import Suspicion
+from yeondong.engine.tenure import Tenure
 from yeondong.engine.waiting import Wait, Waits
 from yeondong.engine.waking import Waking
 from yeondong.engine.watch import Watch
@@ -42,7 +45,6 @@ log = logging.getLogger("yeondong.engine")
 
 IDLE_SECONDS = 1.0
 BUSY_SECONDS = 0.05
-LOOK_SECONDS = 1.0
 REVOKE_SECONDS = 5.0
 ASKED = "the handler asked for a retry"
 
@@ -89,28 +91,41 @@ class Flow:
         self._random = surroundings.random
         self._failpoint = surroundings.failpoint
         self._owner = surroundings.owner
-        self._halt = Halt(self._clock, (lambda: fences(plan.name)) if plan.exclusive else None)
+        self._tenure = self._make_tenure(source, held) if source.traits.partitions is Partitions.ASSIGNED else None
         self._waking = Waking(surroundings.make_bell(), source.wake)
-        self._slots = Slots(plan.name, works, make_lane=surroundings.make_lane, halt=self._halt, ring=self._waking.ring)
+        self._slots = Slots(
+            plan.name, works, make_lane=surroundings.make_lane, make_halt=self._make_halt, ring=self._waking.ring
+        )
         self._loans = Loans(source.traits.settles)
         self._waits = Waits()
-        self._orphans = Orphans(4 * plan.limits.in_flight)
+        self._orphans = Orphans(4 * plan.limits.in_flight, alone=plan.exclusive)
         self._holding = Holding(plan.name, held, most=plan.limits.held, clock=self._clock, failpoint=self._failpoint)
         self._suspicion = Suspicion(plan.name, session.suspects, self._clock, self._failpoint, surroundings.turn)
         self._watch = Watch(plan.name, self._clock)
         self._standing = Standing(plan.name, self._clock, self._random)
         in_flight = plan.limits.in_flight
-        self._intake = Intake(self._loans, self._slots, self._holding, self._suspicion, in_flight)
+        self._intake = Intake(self._loans, self._slots, self._holding, self._suspicion, in_flight, self._tenure)
+        self._decisions = Decisions(plan.name, session.flows)
         self._opened = False
         self._fence: Fence | None = None
         self._lost_epoch = 0
         self._opened_under = (0, 0)
-        self._control = Control()
-        self._stop_reason: str | None = None
         self._winding_down = False
-        self._look_at = 0.0
         self._stopping = threading.Event()
         self._turned_at = self._clock.elapsed()
+
+    def _make_tenure(self, source: Source, held: Held) -> Tenure:
+        assigned = cast("AssignedSource", source)
+        return Tenure(self.plan.name, self._owner, assigned, self._session.claims, held, self._clock)
+
+    def _make_halt(self) -> Halt:
+        if self._tenure is not None:
+            return Halt(self._clock, self._tenure.until)
+        return Halt(self._clock, self._leased_until if self.plan.exclusive else None)
+
+    def _leased_until(self) -> float:
+        fence = self._fences(self.name)
+        return fence.deadline if fence is not None else float("-inf")
 
     # --- the round ----------------------------------------------------------------------------------------------------
 
@@ -132,14 +147,19 @@ class Flow:
             self._standing.outage(str(away.lost))
             if self._opened:
                 self._lose_source()
+            else:
+                self._source.close()
         except ConnectionLost as lost:
             self._standing.outage(str(lost))
         except FenceLost as lost:
-            self._lost_epoch = lost.epoch
+            if lost.partition is None:
+                self._lost_epoch = lost.epoch
             self._abandon(str(lost))
+            if lost.partition is not None:
+                self._standing.outage(str(lost))  # the broker decides anew who reads what
         except PositionLost as lost:
             # Only a person knows from where on to send or handle again; until then nothing is passed over.
-            self._stop_reason = str(lost)
+            self._decisions.stop_for(str(lost))
             self._lose_source()
 
     def _may_act(self, now: float) -> bool:
@@ -157,28 +177,30 @@ class Flow:
         self._fence = fence
         if now < self._standing.resume_at:
             if self._opened:
-                self._at_source(self._source.receive, 0, 0)
+                self._borrow()
             self._wait(min(self._standing.resume_at - now, IDLE_SECONDS))
             return False
-        if now >= self._look_at:
-            self._control = self._session.flows.control(self.name)
-            self._look_at = now + LOOK_SECONDS
-        return self._nobody_decided_otherwise(self._control)
+        self._decisions.look(now)
+        replayed = self._decisions.control.generation != self._scope.generation
+        if replayed and self._opened and not self._decisions.hinder:
+            self._abandon("another worker has replayed it")
+        return self._nobody_decided_otherwise()
 
-    def _nobody_decided_otherwise(self, control: Control) -> bool:
-        if self._stop_reason is None and control.stopped is None and control.paused is None and control.replay is None:
-            self._halt.everything = self._halt.everything and not self._opened
+    def _nobody_decided_otherwise(self) -> bool:
+        decisions = self._decisions
+        if not decisions.hinder:
+            self._slots.halted = self._slots.halted and not self._opened
             self._winding_down = False
             return True
+        decisions.tell_stop()
         if self._opened and not self._wind_down():
             return False
         if self._slots.busy():  # the source was lost, and lanes still end what they had
             self._wait(BUSY_SECONDS)
             return False
-        if self._stop_reason is not None:
-            self._session.flows.stop(self.name, self._stop_reason)
-            self._stop_reason = None
-            self._look_at = 0.0
+        control = decisions.control
+        if decisions.stop_reason is not None:
+            decisions.stopped()
         elif control.stopped is not None or control.paused is not None:
             if control.stopped is not None:
                 self._standing.enter("stopped", control.stopped, control.stopped_at)
@@ -190,23 +212,33 @@ class Flow:
         return False
 
     def _replay(self, start: str) -> None:
-        """Go back, under a new generation of the inbox. A crash in between does it once more, from the same place."""
-        self._look_at = 0.0
+        """Go back, under a new generation of the inbox.
+
+        That it begins is written first: after a crash in between, what comes again is no repeat, though there may be
+        nothing more to go back to. Where several workers share the flow, each of them may come here; the broker lets
+        nobody go back before the last one has left, and only the first to say so counts.
+        """
+        self._decisions.look_soon()
         if self.plan.rewind is None:
             log.error("flow.cannot_replay flow=%r reason='its source keeps nothing to go back to'", self.name)
             self._session.flows.withdraw_replay(self.name, start)
             return
         # Opened once, so that an older owner's lease no longer counts at the source: it could move forward again.
-        with contextlib.suppress(PositionLost):  # this is what mends it
-            self._at_source(self._source.open, self._fence, self._revoked)
-        self._source.close()
+        if self._tenure is None:
+            with contextlib.suppress(PositionLost):  # this is what mends it
+                self._at_source(self._source.open, self._fence, self._revoked)
+            self._source.close()
+        control = self._decisions.look_now()
+        if control.replay != start:
+            return
+        repeated = 0
         try:
-            repeated = self.plan.rewind(start)
+            if control.replay_begun or self.plan.repeats is None or self.plan.repeats(start) > 0:
+                self._session.flows.begin_replay(self.name)
+                repeated = self.plan.rewind(start)
         except (UnknownName, DeclarationError) as error:
             log.error("flow.cannot_replay flow=%r reason=%r", self.name, str(error))  # noqa: TRY400 -- no fault of ours
-            self._session.flows.withdraw_replay(self.name, start)
-            return
-        if repeated == 0:
+        if repeated == 0 and not control.replay_begun:
             # A new generation would forget, for nothing, what was handled already.
             log.info("flow.nothing_to_replay flow=%r start=%r", self.name, start)
             self._session.flows.withdraw_replay(self.name, start)
@@ -219,22 +251,29 @@ class Flow:
 
     def _open(self) -> bool:
         """Open the source; False while lanes still end what they had when the flow was abandoned or wound down."""
-        if self._halt.everything and self._slots.busy():
+        if (self._slots.halted or self._tenure is not None) and self._slots.busy():
             self._wait(BUSY_SECONDS)
             return False
-        under = (self._fence.epoch if self._fence is not None else 0, self._control.generation)
+        control = self._decisions.control
+        under = (self._fence.epoch if self._fence is not None else 0, control.generation)
         if under != self._opened_under:
             # Another worker may have had the flow in between, and gone back to the start: what was done here once is
             # to be done again then.
             self._orphans.clear()
             self._opened_under = under
-        self._scope.generation = self._control.generation
-        self._halt.everything = False
+        self._scope.generation = control.generation
+        self._slots.halted = False
+        if self._tenure is not None:
+            self._tenure.open()
         self._at_source(self._source.open, self._fence, self._revoked)
-        self._holding.open()
-        self._intake.open()
-        if self.plan.exclusive:
-            self._look_for_unclean_end()
+        try:
+            self._holding.open()
+            self._intake.open()
+            if self.plan.exclusive:
+                self._look_for_unclean_end()
+        except ConnectionLost:
+            self._source.close()  # a reader that does not read holds up its group
+            raise
         self._opened = True
         self._standing.enter("running")
         return True
@@ -248,10 +287,34 @@ class Flow:
         elif self._suspicion.active:
             self._suspicion.begin(begun)
 
+    def _begin_partitions(self) -> None:
+        """Take over what the broker has assigned: claim it, be sure of it, and know what is held of it."""
+        tenure = self._tenure
+        if tenure is None or not tenure.pending or tenure.in_doubt:
+            return
+        if not tenure.claim() or not self._at_source(tenure.confirm):
+            return
+        # Who joins the group just before a replay, or after a stop, has to know of it before it handles anything.
+        control = self._decisions.look_now()
+        if self._decisions.hinder or control.generation != self._scope.generation:
+            return
+        self._intake.gain()
+        claims = tenure.begin()
+        if self.plan.suspicious:
+            self._suspect_unclean(claims)
+
+    def _suspect_unclean(self, claims: Sequence[Claim]) -> None:
+        unclean = [
+            c.fence.partition or "" for c in claims if c.unclean or self._suspicion.left(c.fence.partition or "")
+        ]
+        if unclean:
+            log.warning("flow.unclean_end flow=%r partitions=%r", self.name, unclean)
+            self._suspicion.begin_in(unclean)
+
     def _abandon(self, reason: str) -> None:
         """Forget everything: another worker has the flow, or will. What is being handled counts for nothing."""
         log.warning("flow.abandoned flow=%r reason=%r", self.name, reason)
-        self._halt.everything = True
+        self._slots.halted = True
         self._lose_source()
         self._holding.forget()
         self._fence = None
@@ -260,17 +323,22 @@ class Flow:
     def _lose_source(self) -> None:
         """End all loans. What was in work or finished is remembered by its id, for when it is lent again."""
         self._orphans.finished(self._loans.finished())
-        self._orphans.tried(self._waits.drop(EVERYTHING))
-        self._orphans.tried(self._holding.drop(None))
+        self._orphans.tried(self._waits.drop(EVERYTHING)[0])
+        self._orphans.tried(self._holding.drop_pending())
         self._orphans.tried(self._slots.drop(EVERYTHING))
         self._intake.drop(None)
         self._loans.drop()
+        if self._tenure is not None:
+            self._release(self._tenure.drop_all())
+            self._holding.forget()
         self._source.close()
         self._opened = self._winding_down = False
 
     def _revoked(self, partitions: frozenset[str]) -> None:
         """End what runs of these partitions, settle it, forget the rest. Called by the source from within receive."""
-        self._halt.partitions = partitions
+        if self._tenure is not None:
+            partitions = self._tenure.with_adopted(partitions)
+        self._slots.halt(partitions)
         until = self._clock.elapsed() + REVOKE_SECONDS
         while self._slots.busy(partitions) and self._clock.elapsed() < until:
             self._wait(BUSY_SECONDS)
@@ -279,22 +347,41 @@ class Flow:
         try:
             self._take_over()
             self._settle()
-        except ConnectionLost as lost:
+            self._suspicion.flush()
+        except (ConnectionLost, FenceLost, _SourceLost) as lost:
             # What could not be written is not settled either: the partitions' next owner handles it again.
             log.warning("flow.revoked_unsettled flow=%r reason=%r", self.name, str(lost))
         finally:
-            self._orphans.tried(self._waits.drop(partitions))
-            self._orphans.tried(self._holding.drop(partitions))
-            self._orphans.tried(self._slots.drop(partitions))
-            self._intake.drop(partitions)
-            self._loans.drop(partitions)
-            self._halt.partitions = NOTHING
+            self._forget(partitions)
+
+    def _forget(self, partitions: frozenset[str]) -> None:
+        heads, freed = self._waits.drop(partitions)
+        self._orphans.tried(heads)
+        for number, deliveries in freed:
+            self._slots[number].backlog.extendleft(reversed(deliveries))
+        self._orphans.tried(self._holding.drop(partitions))
+        self._orphans.tried(self._slots.drop(partitions))
+        self._intake.drop(partitions)
+        self._loans.drop(partitions)
+        if self._tenure is not None:
+            self._release(self._tenure.drop(partitions))
+
+    def _release(self, fences: Sequence[Fence]) -> None:
+        """Let the next owner of these partitions know that this one's end was clean."""
+        clean = [fence for fence in fences if not self._suspicion.suspects_in(fence.partition or "")]
+        try:
+            self._suspicion.drop({fence.partition or "" for fence in fences})
+            if clean:
+                self._session.claims.release(clean)
+        except ConnectionLost as lost:
+            log.warning("flow.not_released flow=%r reason=%r", self.name, str(lost))
 
     def _wind_down(self) -> bool:
         """Come to a standstill: end what runs, settle, give the rest back, close. True once it is closed."""
         if not self._winding_down:
-            self._winding_down = self._halt.everything = True
+            self._winding_down = self._slots.halted = True
         if self._slots.busy() or self._finish_loans():
+            self._borrow()
             self._wait(BUSY_SECONDS)
             return False
         self._settle()
@@ -302,21 +389,21 @@ class Flow:
         return True
 
     def _finish_loans(self) -> bool:
-        """Do what a clean end needs so that it repeats nothing; False once there is no more to hand out.
+        """Do what a clean end needs so that it repeats nothing; False once there is no more to wait for.
 
         Retries go into held: what is finished behind them could not be told to the source.
         """
         for wait in self._waits.beyond(0, math.inf, self._stays_at_source):
             self._hold_wait(wait)
         self._take_over()
-        return self._fill_gaps()
+        return self._in_doubt() or self._fill_gaps()
 
     def _fill_gaps(self) -> bool:
         """Hand out what something finished waits behind, so that a clean end repeats nothing; False if nothing."""
         gaps = self._loans.gaps()
         if not gaps or self._must_stop():
             return False
-        self._halt.everything = False
+        self._slots.halted = False
         for slot in self._slots:
             if self._suspicion and self._slots.busy():
                 break
@@ -331,7 +418,7 @@ class Flow:
                 self._try_suspect(slot, free[0])
             else:
                 slot.give(free)
-        self._halt.everything = self._must_stop() or not self._slots.busy()
+        self._slots.halted = self._must_stop() or not self._slots.busy()
         return self._slots.busy()
 
     def _close(self) -> None:
@@ -432,8 +519,8 @@ class Flow:
         if policy == "stop" and not held:
             message = delivery.message
             summary = error.partition("\n")[0]
-            self._stop_reason = f"message {message.id} ({message.type}, key {message.key!r}) failed: {summary}"
-            self._halt.everything = True
+            self._decisions.stop_for(f"message {message.id} ({message.type}, key {message.key!r}) failed: {summary}")
+            self._slots.halted = True
             return
         self.failed += 1
         summary = error.partition("\n")[0]
@@ -467,7 +554,7 @@ class Flow:
             most = limits.in_flight // 4 if self._loans.stuck < limits.in_flight // 2 else 0
             for wait in self._waits.beyond(most, limits.memory_wait_seconds, self._stays_at_source):
                 self._hold_wait(wait)
-        put = self._holding.write([self._fence] if self._fence is not None else [])
+        put = self._holding.write(self._fences_of)
         self._standing.stop_for(self._holding.full)
         self._suspicion.put_aside(put)
         if put and self._holding.copies:
@@ -475,6 +562,12 @@ class Flow:
         elif put:
             self._at_source(self._source.give_back, put)
             self._loans.returned(put)
+
+    def _fences_of(self, deliveries: Iterable[Delivery]) -> Sequence[Fence]:
+        """Return what a write for these is fenced with."""
+        if self._tenure is not None:
+            return self._tenure.fences_of(deliveries)
+        return [self._fence] if self._fence is not None else []
 
     def _hold_wait(self, wait: Wait) -> None:
         after = max(0.0, wait.due - self._clock.elapsed())
@@ -499,33 +592,48 @@ class Flow:
     def _receive(self) -> None:
         limits = self.plan.limits
         self._intake.due()
-        self._intake.take(())
+        self._intake.take()
         room = limits.in_flight - self._loans.count
         if room <= 0 or self._loans.bytes >= limits.in_flight_bytes or self._holding.full is not None:
-            self._at_source(self._source.receive, 0, 0)
+            self._borrow()
+            self._begin_partitions()
             self._wait(BUSY_SECONDS)
             return
         with self._waking.receiving():
-            deliveries = self._at_source(self._source.receive, room, self._seconds_to_wait())
+            deliveries = self._borrow(room, self._seconds_to_wait())
         if deliveries:
             self._failpoint(RECEIVED)
-            self._intake.take(deliveries)
+            self._intake.arrive(deliveries)
+        self._begin_partitions()
+        self._intake.take()
         self._suspicion.end_if_over(idle=not (deliveries or self._loans.count or self._holding.out))
+
+    def _borrow(self, limit: int = 0, wait_seconds: float = 0.0) -> Sequence[Delivery]:
+        """Receive; without a limit only to keep session and loans alive, and to follow the broker."""
+        deliveries = self._at_source(self._source.receive, limit, wait_seconds)
+        if self._tenure is not None and not self._tenure.received() and self._at_source(self._tenure.confirm):
+            self._tenure.dispel_doubt()
+        return deliveries
 
     def _seconds_to_wait(self) -> float:
         # Under suspicion one lane works at a time: what waits for the others is no reason to turn without a pause.
         if self._slots.results or (self._slots.waiting() and not self._suspicion):
             return 0.0
         now = self._clock.elapsed()
-        until = now + (BUSY_SECONDS if self._loans.count or self._suspicion else IDLE_SECONDS)
+        busy = self._loans.count or self._suspicion or (self._tenure is not None and self._tenure.pending)
+        until = now + (BUSY_SECONDS if busy else IDLE_SECONDS)
         due = self._waits.next_due()
         until = min(until, self._holding.look_at, until if due is None else due)
         return max(0.0, until - now)
 
     # --- to the lanes -------------------------------------------------------------------------------------------------
 
+    def _in_doubt(self) -> bool:
+        """Whether the broker may have given to others what we have."""
+        return self._tenure is not None and self._tenure.in_doubt
+
     def _hand_out(self) -> None:
-        if self._halt.everything:
+        if self._slots.halted or self._in_doubt():
             return
         for wait in self._waits.due(self._clock.elapsed()) if self._waits else ():
             self._slots[wait.slot].backlog.extendleft(reversed(wait.all()))
@@ -570,11 +678,11 @@ class Flow:
 
     def _must_stop(self) -> bool:
         """Whether a failure is to stop the flow."""
-        return self._stop_reason is not None
+        return self._decisions.stop_reason is not None
 
     def _hold_behind(self, delivery: Delivery) -> None:
         """Take over what must wait behind its key."""
-        if self._stop_reason is not None:
+        if self._must_stop():
             return  # it is given back with all the rest
         if delivery.flaw is not None:
             self._fail(delivery, delivery.flaw)  # held keeps no flaw: it would come out as if it were sound
@@ -586,7 +694,7 @@ class Flow:
         orphan = self._orphans.pop(delivery.message.id)
         if orphan is None:
             return delivery
-        current = replace(delivery, attempt=max(delivery.attempt, orphan.attempt))
+        current = replace(delivery, attempt=min(max(delivery.attempt, orphan.attempt), self.plan.attempts))
         key = order_key(delivery.message)
         blocked = self._waits.get(key) is not None or self._holding.blocks(key)
         if orphan.outcome is None or (blocked and not isinstance(orphan.outcome, Done)):
@@ -680,13 +788,14 @@ class Flow:
 
     def _end(self, grace_seconds: float) -> None:
         until = self._clock.elapsed() + grace_seconds
-        self._halt.everything = True
+        self._slots.halted = True
         try:
             while (self._slots.busy() or (self._opened and self._finish_loans())) and self._clock.elapsed() < until:
                 self._turned_at = self._clock.elapsed()
+                self._tend()
                 self._wait(BUSY_SECONDS)
                 self._collect()
-            self._halt.everything = True
+            self._slots.halted = True
             self.at_rest = not self._slots.busy()
             if self._opened:
                 self._take_over()
@@ -699,3 +808,12 @@ class Flow:
             log.warning("flow.ended_unsettled flow=%r reason=%r", self.name, str(lost))
         self.at_rest = not self._slots.busy()
         self._source.close()
+
+    def _tend(self) -> None:
+        """Keep the source's session alive while lanes end; without a source they end all the same."""
+        try:
+            if self._opened:
+                self._borrow()
+        except _SourceLost as away:
+            log.warning("flow.source_lost flow=%r reason=%r", self.name, str(away.lost))
+            self._lose_source()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from yeondong.core.clock import Clock
 from yeondong.core.delivery import Delivery
@@ -71,13 +71,19 @@ class Holding:
         self._out.clear()
         self._pending, self._done, self._again = [], [], []
 
-    def drop(self, partitions: Collection[str] | None) -> list[Delivery]:
-        """Forget what is not yet written of these partitions, or of all, and return it."""
-        gone = [h.delivery for h in self._pending if partitions is None or h.delivery.partition in partitions]
-        if partitions is None:
-            self._pending = []
-        else:
-            self._pending = [h for h in self._pending if h.delivery.partition not in partitions]
+    def drop_pending(self) -> list[Delivery]:
+        """Forget what is not yet written, and return it: the source lends it again."""
+        gone = [hold.delivery for hold in self._pending]
+        self._pending = []
+        return gone
+
+    def drop(self, partitions: Collection[str]) -> list[Delivery]:
+        """Forget everything of these partitions, which go to another worker; return what was not yet written."""
+        gone = [hold.delivery for hold in self._pending if hold.delivery.partition in partitions]
+        self._pending = [hold for hold in self._pending if hold.delivery.partition not in partitions]
+        self._out = {id: delivery for id, delivery in self._out.items() if delivery.partition not in partitions}
+        self._done = [delivery for delivery in self._done if delivery.partition not in partitions]
+        self._again = [hold for hold in self._again if hold.delivery.partition not in partitions]
         return gone
 
     def known(self, ids: Collection[str]) -> set[str]:
@@ -97,12 +103,13 @@ class Holding:
             key = order_key(hold.delivery.message)
             self._keys[key] = self._keys.get(key, 0) + 1
 
-    def write(self, fences: Sequence[Fence]) -> list[Delivery]:
+    def write(self, fences_of: Callable[[Iterable[Delivery]], Sequence[Fence]]) -> list[Delivery]:
         """Write what there is room for, and return the deliveries that the flow may let its source forget.
 
         They are safe now. What finds no room waits for what is held to be done, retried or discarded: see ``full``.
         """
         if self._done or self._again:
+            fences = fences_of([*self._done, *(hold.delivery for hold in self._again)])
             self._held.settle(self._flow, self._done, self._again, fences)
             self._count -= len(self._done)
             for delivery in self._done:
@@ -114,6 +121,7 @@ class Holding:
         fits = max(0, self._most - self._count)
         holds = self._pending[:fits]
         if holds:
+            fences = fences_of(hold.delivery for hold in holds)
             self._failpoint(HOLDING)
             self._held.put(self._flow, holds, fences)
             self._failpoint(HELD)
@@ -138,10 +146,15 @@ class Holding:
 
     # --- coming out again ---------------------------------------------------------------------------------------------
 
-    def due(self, most: int, in_hand: Callable[[tuple[str, ...]], bool]) -> list[Delivery]:
-        """Return what is due, at most once a second; what persons decided is seen here too."""
+    def due(
+        self, most: int, in_hand: Callable[[tuple[str, ...]], bool], partitions: Collection[str] | None
+    ) -> list[Delivery]:
+        """Return what is due, of these partitions or of all, at most once a second.
+
+        What persons decided is seen here too.
+        """
         now = self._clock.elapsed()
-        if now < self.look_at:
+        if now < self.look_at or (partitions is not None and not partitions):
             return []
         self.look_at = now + LOOK_SECONDS if self._soonest <= now else min(now + LOOK_SECONDS, self._soonest)
         if self.copies:
@@ -152,7 +165,7 @@ class Holding:
         self._count = self._held.count(self._flow)
         busy = {order_key(delivery.message) for delivery in self._out.values()}
         taken: list[Delivery] = []
-        for delivery in self._held.due(self._flow, most + len(self._out)):
+        for delivery in self._held.due(self._flow, most + len(self._out), partitions):
             key = order_key(delivery.message)
             if key in busy or len(self._out) >= most:
                 continue

@@ -11,7 +11,6 @@ from typing import Protocol, TypeAlias
 
 from yeondong.core.clock import Clock
 from yeondong.core.delivery import Delivery, Settled, Unhandled
-from yeondong.core.fence import Fence
 
 log = logging.getLogger("yeondong.engine")
 
@@ -19,18 +18,19 @@ Report: TypeAlias = Callable[[Settled | None], None]
 
 
 class Halt:
-    """How a flow tells running work to stop after the message in hand.
+    """How a flow tells the running work of one lane to stop after the message in hand.
 
-    A worker that was paused beyond its lease must not go on with the messages that it still has: their new owner may
-    be far ahead. So work asks before each message, and the answer needs no other thread to have run.
+    A worker that was paused beyond its lease, or its broker's session, must not go on with the messages that it still
+    has: their new owner may be far ahead. So work asks before each message, and the answer needs no other thread to
+    have run. ``until`` tells when that is, in ``Clock.elapsed`` seconds; None where nobody can take over.
     """
 
-    __slots__ = ("_clock", "_fence", "everything", "fenced", "partitions")
+    __slots__ = ("_clock", "_until", "everything", "fenced", "partitions")
 
-    def __init__(self, clock: Clock, fence: Callable[[], Fence | None] | None) -> None:
+    def __init__(self, clock: Clock, until: Callable[[], float] | None) -> None:
         self._clock = clock
-        self._fence = fence
-        self.fenced = fence is not None
+        self._until = until
+        self.fenced = until is not None
         self.everything = False
         self.partitions: frozenset[str] = frozenset()
 
@@ -38,17 +38,11 @@ class Halt:
         """Whether this delivery must not be begun any more."""
         if self.everything or (self.partitions and delivery.partition in self.partitions):
             return True
-        if self._fence is None:
-            return False
-        fence = self._fence()
-        return fence is None or self._clock.elapsed() >= fence.deadline
+        return self._until is not None and self._clock.elapsed() >= self._until()
 
     def deadline(self) -> float:
         """Until when, in ``Clock.elapsed`` seconds, something may be handed over."""
-        if self._fence is None:
-            return float("inf")
-        fence = self._fence()
-        return fence.deadline if fence is not None else float("-inf")
+        return float("inf") if self._until is None else self._until()
 
 
 class Work(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from yeondong.core.delivery import DONE, Delivery, Outcome, Settled, Unhandled
+from yeondong.core.delivery import DONE, Delivery, Done, Outcome, Retry, Settled, Unhandled
 
 
 class Orphan(Struct, frozen=True):
@@ -26,9 +26,13 @@ class Orphans:
 
     Only so many, since what another reader got instead never comes back here. It is more than can be in flight: after
     an outage other partitions may be lent first, up to the next outage.
+
+    Where no lease keeps others out (``alone`` False) another worker may have had the message in between and applied it.
+    Then only Done still counts; what was to become of it otherwise has to show once more.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, alone: bool) -> None:
+        self._alone = alone
         self._by_id: dict[str, Orphan] = {}
         self._most = most
 
@@ -48,8 +52,13 @@ class Orphans:
 
     def ended(self, settled: Settled, delivery: Delivery) -> None:
         """Remember the outcome of one that was in work when its loan ended."""
-        outcome = None if isinstance(settled.outcome, Unhandled) else settled.outcome
-        self._remember(delivery, Orphan(delivery.attempt, outcome, settled.error))
+        outcome = settled.outcome
+        if isinstance(outcome, Unhandled):
+            self._remember(delivery, Orphan(delivery.attempt))
+        elif self._alone or isinstance(outcome, Done):
+            self._remember(delivery, Orphan(delivery.attempt, outcome, settled.error))
+        else:
+            self._remember(delivery, Orphan(delivery.attempt + isinstance(outcome, Retry)))
 
     def _remember(self, delivery: Delivery, orphan: Orphan) -> None:
         self._by_id.pop(delivery.message.id, None)

@@ -35,7 +35,8 @@ class Limits:
 class Plan:
     """One flow as declared.
 
-    ``exclusive``: under a lease; ``suspicious``: it looks for a message that kills its process.
+    ``exclusive``: under a lease; ``suspicious``: it looks for a message that kills its process. ``rewind``
+    goes back for a replay, and ``repeats`` counts what it would repeat: where nothing would be, it is not done.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     exclusive: bool = True
     suspicious: bool = True
+    repeats: Callable[[str], int] | None = None
     rewind: Callable[[str], int] | None = None
 
     def policy(self, channel: str) -> OnFailure:

@@ -30,12 +30,15 @@ EVERYTHING = Everything()
 class Slot:
     """One lane. ``orphaned`` partitions are those whose loans ended while the lane had deliveries of them.
 
+    Those that were revoked stay in ``halt`` until the lane is through with what it had of them.
+
     ``has_held`` says that something may be here that came out of held, and may have gone back meanwhile.
     """
 
     number: int
     lane: Lane
     work: Work
+    halt: Halt
     backlog: deque[Delivery] = field(default_factory=deque)
     given: Sequence[Delivery] = ()
     busy: bool = False
@@ -54,7 +57,7 @@ class Slot:
         """Put what came back unhandled before everything that came later."""
         self.busy = False
         self.given = ()
-        self.orphaned = NOTHING
+        self.orphaned = self.halt.partitions = NOTHING
         self.backlog.extendleft(reversed(self.returned))
         self.returned = []
 
@@ -63,11 +66,19 @@ class Slots:
     """All lanes of a flow. A key always goes to the same one."""
 
     def __init__(
-        self, flow: str, works: Sequence[Work], *, make_lane: LaneMaker, halt: Halt, ring: Callable[[], None]
+        self,
+        flow: str,
+        works: Sequence[Work],
+        *,
+        make_lane: LaneMaker,
+        make_halt: Callable[[], Halt],
+        ring: Callable[[], None],
     ) -> None:
         self.results: deque[tuple[Slot, Settled | None]] = deque()
         self._seeds: dict[str, int] = {}
-        self._slots = [self._slot(flow, number, work, make_lane, halt, ring) for number, work in enumerate(works)]
+        self._slots = [
+            self._slot(flow, number, work, make_lane, make_halt(), ring) for number, work in enumerate(works)
+        ]
 
     def _slot(
         self, flow: str, number: int, work: Work, make_lane: LaneMaker, halt: Halt, ring: Callable[[], None]
@@ -76,7 +87,7 @@ class Slots:
             self.results.append((slot, settled))
             ring()
 
-        slot = Slot(number, make_lane(f"{flow}-{number}", work, halt, report), work)
+        slot = Slot(number, make_lane(f"{flow}-{number}", work, halt, report), work, halt)
         return slot
 
     def __iter__(self) -> Iterator[Slot]:
@@ -84,6 +95,21 @@ class Slots:
 
     def __getitem__(self, number: int) -> Slot:
         return self._slots[number]
+
+    @property
+    def halted(self) -> bool:
+        """Whether no lane may begin another message."""
+        return self._slots[0].halt.everything
+
+    @halted.setter
+    def halted(self, halted: bool) -> None:
+        for slot in self._slots:
+            slot.halt.everything = halted
+
+    def halt(self, partitions: frozenset[str]) -> None:
+        """Let the lanes begin no other message of these, until ``drop``."""
+        for slot in self._slots:
+            slot.halt.partitions |= partitions
 
     def admit(self, deliveries: Iterable[Delivery]) -> None:
         """Append to the backlogs, in order."""
@@ -143,6 +169,8 @@ class Slots:
             ]
             if slot.busy:
                 slot.orphaned = _joined(slot.orphaned, partitions)
+            else:
+                slot.halt.partitions = NOTHING
         return tried
 
     def clear(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 from yeondong.core.clock import Clock
@@ -27,6 +27,8 @@ class Suspicion:
     Only what was in work at an end can be its reason, so an attempt stays written only while it is in work: else what
     is lent again after each end would count the ends that another message made. For the same reason the flows of one
     process take turns (``turn``) with what was in work at an end before.
+
+    Where workers share a flow, only what comes from the partitions is suspected whose last owner ended uncleanly.
     """
 
     def __init__(self, flow: str, suspects: Suspects, clock: Clock, failpoint: Failpoint, turn: Turn) -> None:
@@ -37,7 +39,9 @@ class Suspicion:
         self._begun: dict[str, int] = {}
         self._before: dict[str, int] = {}
         self._corrections: dict[str, tuple[str, int]] = {}
-        self._suspects: set[str] = set()
+        self._suspects: dict[str, str] = {}
+        self._places: set[str] | None = None
+        self._left: set[str] = set()
         self._until = 0.0
         self._turn = turn
         self._asked_at: float | None = None
@@ -55,19 +59,60 @@ class Suspicion:
         """Suspect, from an opening on, what is handed in by ``suspect``."""
         self._begun = {id: attempt for id, attempt in begun.items() if attempt}
         self._before, self._corrections = {}, {}
-        self._suspects = set()
+        self._suspects = {}
         self._until = self._clock.elapsed() + TRUST_SECONDS
         self.active = True
+
+    def begin_in(self, partitions: Collection[str]) -> None:
+        """Suspect what comes from these."""
+        begun = self._store.load(self._flow, partitions)
+        self._begun.update({id: attempt for id, attempt in begun.items() if attempt})
+        self._places = (self._places or set()).union(partitions)
+        self._left.difference_update(partitions)
+        self._until = self._clock.elapsed() + TRUST_SECONDS
+        self.active = True
+
+    def left(self, partition: str) -> bool:
+        """Whether we lost this partition before its suspects were through."""
+        return partition in self._left
+
+    def suspects_in(self, partition: str) -> bool:
+        """Whether something of this partition is, or is to be, under suspicion."""
+        return self.active and (self._places is None or partition in self._places)
+
+    def drop(self, partitions: Collection[str]) -> None:
+        """Forget what is suspected in these partitions, which go to another worker.
+
+        What is in work has not ended this process so far, and its next owner counts for itself.
+        """
+        if self._places is None or self._places.isdisjoint(partitions):
+            return
+        self._left |= self._places.intersection(partitions)
+        self._places.difference_update(partitions)
+        for id in [id for id, place in self._suspects.items() if place in partitions]:
+            if id in self._before:
+                self._corrections[id] = (self._suspects[id], self._before.pop(id))
+            del self._suspects[id]
+            self._begun.pop(id, None)
+        if not self._places:
+            self._begun, self._before, self.active = {}, {}, False
+        try:
+            self.flush()
+        finally:
+            self._corrections = {id: to for id, to in self._corrections.items() if to[0] not in partitions}
 
     def suspect(self, deliveries: Iterable[Delivery]) -> None:
         """Run these alone."""
         if self.active:
-            self._suspects.update(delivery.message.id for delivery in deliveries)
+            places = self._places
+            self._suspects.update(
+                {d.message.id: d.partition for d in deliveries if places is None or d.partition in places}
+            )
 
     def suspect_again(self, deliveries: Iterable[Delivery]) -> None:
         """Run those alone that an owner had begun when it ended, wherever they come among the others."""
         if self.active and self._begun:
-            self._suspects.update(d.message.id for d in deliveries if self._begun.get(d.message.id))
+            self._suspects.update({d.message.id: d.partition for d in deliveries if self._begun.get(d.message.id)})
 
     def suspects(self, delivery: Delivery) -> bool:
         return delivery.message.id in self._suspects
@@ -112,7 +157,7 @@ class Suspicion:
             id = delivery.message.id
             before = self._before.pop(id, None)
             if tried:
-                self._suspects.discard(id)
+                self._suspects.pop(id, None)
                 if self._begun.pop(id, 0):
                     self._corrections[id] = (delivery.partition, 0)
             elif before is not None:
@@ -122,7 +167,8 @@ class Suspicion:
     def put_aside(self, deliveries: Iterable[Delivery]) -> None:
         """Note that these are not in work any more; they are suspected again when they come back."""
         if self.active:
-            self._suspects.difference_update(delivery.message.id for delivery in deliveries)
+            for delivery in deliveries:
+                self._suspects.pop(delivery.message.id, None)
 
     def flush(self) -> None:
         """Write which attempts did not end the process."""
@@ -134,6 +180,7 @@ class Suspicion:
     def end_if_over(self, *, idle: bool) -> None:
         """Trust what comes, once everything that was in work at the unclean end was lent again."""
         if self.active and not self._suspects and (idle or self._clock.elapsed() >= self._until):
-            self._store.clear(self._flow)
+            self._store.clear(self._flow, self._places)
             self._begun, self._before, self._corrections = {}, {}, {}
+            self._places = None if self._places is None else set()
             self.active = False

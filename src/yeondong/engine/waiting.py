@@ -95,8 +95,19 @@ class Waits:
             self._since.pop(key, None)
             yield wait
 
-    def drop(self, partitions: Container[str]) -> list[Delivery]:
-        """Forget the waits of these partitions; return their heads, whose attempts still count."""
+    def drop(self, partitions: Container[str]) -> tuple[list[Delivery], list[tuple[int, list[Delivery]]]]:
+        """Forget what waits of these partitions.
+
+        Returns the heads, whose attempts still count, and, by slot, what waited behind them of other partitions: the
+        later messages of a key are in another one where a channel was given more.
+        """
         self._since = {key: since for key, since in self._since.items() if since[1] not in partitions}
-        gone = [key for key, wait in self._by_key.items() if wait.head.partition in partitions]
-        return [self._by_key.pop(key).head for key in gone]
+        heads: list[Delivery] = []
+        freed: list[tuple[int, list[Delivery]]] = []
+        for key, wait in list(self._by_key.items()):
+            wait.behind = [later for later in wait.behind if later.partition not in partitions]
+            if wait.head.partition in partitions:
+                del self._by_key[key]
+                heads.append(wait.head)
+                freed.append((wait.slot, wait.behind))
+        return heads, freed

@@ -171,6 +171,7 @@ flows = Table(
     Column("stopped", Text),
     _time("stopped_at"),
     Column("replay", String(64)),
+    Column("replay_begun", Boolean, nullable=False, server_default=false()),
     Column("generation", Integer, nullable=False, server_default=text("0")),
 )
 

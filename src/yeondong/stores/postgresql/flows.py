@@ -24,7 +24,10 @@ ON CONFLICT (flow, message_id) DO UPDATE SET attempt = excluded.attempt
 
 CLEAR = f"DELETE FROM yeondong_suspects WHERE {OF_THESE}"
 
-CONTROL = "SELECT paused, stopped, replay, generation, paused_at, stopped_at FROM yeondong_flows WHERE flow = %(flow)s"
+CONTROL = """
+SELECT paused, stopped, replay, generation, paused_at, stopped_at, replay_begun FROM yeondong_flows
+WHERE flow = %(flow)s
+"""
 
 PAUSE = f"""
 INSERT INTO yeondong_flows AS f (flow, paused, paused_at) VALUES (%(flow)s, %(reason)s, {NOW})
@@ -45,16 +48,20 @@ INSERT INTO yeondong_flows AS f (flow, replay) VALUES (%(flow)s, %(start)s)
 ON CONFLICT (flow) DO UPDATE SET replay = excluded.replay
 """
 
+BEGIN_REPLAY = "UPDATE yeondong_flows SET replay_begun = true WHERE flow = %(flow)s AND replay IS NOT NULL"
+
 REPLAYED = """
 WITH noted AS (
-  UPDATE yeondong_flows SET replay = nullif(replay, %(start)s), generation = generation + 1
+  UPDATE yeondong_flows SET replay = nullif(replay, %(start)s), generation = generation + 1, replay_begun = false
   WHERE flow = %(flow)s AND replay IS NOT NULL RETURNING generation
 )
 SELECT coalesce(
   (SELECT generation FROM noted), (SELECT generation FROM yeondong_flows WHERE flow = %(flow)s), 0)
 """
 
-WITHDRAW = "UPDATE yeondong_flows SET replay = NULL WHERE flow = %(flow)s AND replay = %(start)s"
+WITHDRAW = """
+UPDATE yeondong_flows SET replay = NULL, replay_begun = false WHERE flow = %(flow)s AND replay = %(start)s
+"""
 
 # An owner that opens again (after an outage) has not ended at all.
 OPENED = f"""
@@ -112,8 +119,10 @@ class PostgresqlFlows:
         self._link = link
 
     def control(self, flow: str) -> Control:
-        rows = self._link.read(CONTROL, {"flow": flow})
-        return Control(*rows[0][:4], *map(in_utc, rows[0][4:])) if rows else Control()
+        for row in self._link.read(CONTROL, {"flow": flow}):
+            paused, stopped, replay, generation, paused_at, stopped_at, begun = row
+            return Control(paused, stopped, replay, generation, in_utc(paused_at), in_utc(stopped_at), begun)
+        return Control()
 
     def pause(self, flow: str, reason: str) -> None:
         self._link.write(PAUSE, {"flow": flow, "reason": writable(reason)})
@@ -126,6 +135,9 @@ class PostgresqlFlows:
 
     def ask_replay(self, flow: str, start: str) -> None:
         self._link.write(ASK_REPLAY, {"flow": flow, "start": start})
+
+    def begin_replay(self, flow: str) -> None:
+        self._link.write(BEGIN_REPLAY, {"flow": flow})
 
     def replayed(self, flow: str, start: str) -> int:
         generation: int = self._link.read(REPLAYED, {"flow": flow, "start": start})[0][0]

@@ -22,7 +22,9 @@ ON CONFLICT (flow, message_id) DO UPDATE SET attempt = excluded.attempt
 
 CLEAR = f"DELETE FROM yeondong_suspects WHERE {OF_THESE}"
 
-CONTROL = "SELECT paused, stopped, replay, generation, paused_at, stopped_at FROM yeondong_flows WHERE flow = :flow"
+CONTROL = """
+SELECT paused, stopped, replay, generation, paused_at, stopped_at, replay_begun FROM yeondong_flows WHERE flow = :flow
+"""
 
 PAUSE = f"""
 INSERT INTO yeondong_flows (flow, paused, paused_at) VALUES (:flow, :reason, {NOW})
@@ -43,14 +45,16 @@ INSERT INTO yeondong_flows (flow, replay) VALUES (:flow, :start)
 ON CONFLICT (flow) DO UPDATE SET replay = excluded.replay
 """
 
+BEGIN_REPLAY = "UPDATE yeondong_flows SET replay_begun = true WHERE flow = :flow AND replay IS NOT NULL"
+
 REPLAYED = """
-UPDATE yeondong_flows SET replay = nullif(replay, :start), generation = generation + 1
+UPDATE yeondong_flows SET replay = nullif(replay, :start), generation = generation + 1, replay_begun = false
 WHERE flow = :flow AND replay IS NOT NULL
 """
 
 GENERATION = "SELECT coalesce(max(generation), 0) FROM yeondong_flows WHERE flow = :flow"
 
-WITHDRAW = "UPDATE yeondong_flows SET replay = NULL WHERE flow = :flow AND replay = :start"
+WITHDRAW = "UPDATE yeondong_flows SET replay = NULL, replay_begun = false WHERE flow = :flow AND replay = :start"
 
 # An owner that opens again (after an outage) has not ended at all.
 UNCLEAN = "SELECT 1 FROM yeondong_openings WHERE flow = :flow AND owner <> :owner AND closed_at IS NULL"
@@ -109,8 +113,10 @@ class SqliteFlows:
         self._link = link
 
     def control(self, flow: str) -> Control:
-        rows = self._link.read(CONTROL, {"flow": flow})
-        return Control(*rows[0][:4], *map(time_of, rows[0][4:])) if rows else Control()
+        for row in self._link.read(CONTROL, {"flow": flow}):
+            paused, stopped, replay, generation, paused_at, stopped_at, begun = row
+            return Control(paused, stopped, replay, generation, time_of(paused_at), time_of(stopped_at), bool(begun))
+        return Control()
 
     def pause(self, flow: str, reason: str) -> None:
         self._write(PAUSE, flow=flow, reason=writable(reason))
@@ -123,6 +129,10 @@ class SqliteFlows:
 
     def ask_replay(self, flow: str, start: str) -> None:
         self._write(ASK_REPLAY, flow=flow, start=start)
+
+    def begin_replay(self, flow: str) -> None:
+        with self._link.writing(f"flow {flow} going back", durable=True) as connection:
+            connection.execute(BEGIN_REPLAY, {"flow": flow})
 
     def replayed(self, flow: str, start: str) -> int:
         # After a power cut the old generation would call everything a repeat that the replay had handled anew.

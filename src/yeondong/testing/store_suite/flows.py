@@ -63,6 +63,23 @@ class FlowSuite:
         assert scene.rival.flows.replayed("another", "start") == 0
         assert scene.session.flows.control(FLOW) == Control(generation=1)
 
+    def test_that_a_replay_has_begun_is_known_until_it_is_carried_out(self, scene: Scene) -> None:
+        flows = scene.session.flows
+        flows.begin_replay(FLOW)
+        assert flows.control(FLOW) == Control()
+        flows.ask_replay(FLOW, "start")
+        flows.begin_replay(FLOW)
+
+        assert scene.rival.flows.control(FLOW) == Control(replay="start", replay_begun=True)
+        flows.ask_replay(FLOW, "2026-02-03T04:05:06+00:00")
+        assert flows.control(FLOW).replay_begun
+        flows.replayed(FLOW, "2026-02-03T04:05:06+00:00")
+        assert flows.control(FLOW) == Control(generation=1)
+        flows.ask_replay(FLOW, "start")
+        flows.begin_replay(FLOW)
+        flows.withdraw_replay(FLOW, "start")
+        assert flows.control(FLOW) == Control(generation=1)
+
     def test_a_replay_that_cannot_be_carried_out_is_withdrawn(self, scene: Scene) -> None:
         flows = scene.session.flows
         flows.ask_replay(FLOW, "start")
