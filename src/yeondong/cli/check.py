@@ -11,6 +11,7 @@ import click
 
 from yeondong.app import Yeondong
 from yeondong.app.assembly import Parts, make_worker
+from yeondong.app.drivers import scheme_of
 from yeondong.cli.command import AppCommand, json_option
 from yeondong.cli.exits import Exit
 from yeondong.cli.flows import describe
@@ -34,6 +35,7 @@ def check(chosen: Chosen, *, as_json: bool) -> Exit:
     """Show the settings of APP and where each was set, its flows and receivers, and check its store.
 
     The environment comes before yeondong.toml, that before the code, that before the default. Passwords are masked.
+    Settings of a broker that is not used are left out.
     """
     app = chosen.app
     settings = [
@@ -70,6 +72,8 @@ def check(chosen: Chosen, *, as_json: bool) -> Exit:
         for sign, lines in (("!", unusable), ("!", differences), ("-", notes)):
             for line in lines:
                 say(plain(f"{sign} {line}"))
+        if any(line.endswith(" is missing") for line in differences):
+            say("`yeondong db create` makes what is missing")
         if not (unusable or differences):
             say("nothing is wrong")
     return Exit.UNUSABLE if unusable else Exit.ATTENTION if differences else Exit.OK
@@ -78,7 +82,9 @@ def check(chosen: Chosen, *, as_json: bool) -> Exit:
 def _value(app: Yeondong, name: str, value: Any) -> Any:
     if value is not None:
         return value
-    return mask(app.store_url) if name == "store" else "in the store's file"
+    if name == "store":
+        return mask(app.store_url)
+    return "in the store's file" if name == "broker" and scheme_of(app.store_url) == "sqlite" else "not set"
 
 
 def _receiver_flaws(app: Yeondong) -> Iterator[str]:
@@ -104,7 +110,10 @@ def _declaration_flaws(app: Yeondong, parts: Parts) -> Iterator[str]:
 def _print(app: Yeondong, settings: list[dict[str, Any]], flows: list[dict[str, str]]) -> None:
     here = f"{Path.cwd()}{os.sep}"
     table = columns("setting", "value", "set in")
+    broker = scheme_of(app.settings.broker or "")
     for setting in settings:
+        if setting["name"].startswith("kafka_") and broker != "kafka" and setting["source"] == "default":
+            continue
         table.add_row(*cells(setting["name"], _shown(setting["value"]), setting["source"].removeprefix(here)))
     show(table)
     say()
