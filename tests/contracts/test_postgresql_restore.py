@@ -68,9 +68,9 @@ def restore(source: str, target: str) -> None:
     """Dump a database, and restore it into an empty one."""
     environment = {**os.environ, "PGOPTIONS": ""}
     dump = subprocess.run(
-        [programs() / "pg_dump", "--no-owner", source], env=environment, capture_output=True, check=True
+        [str(programs() / "pg_dump"), "--no-owner", source], env=environment, capture_output=True, check=True
     )
-    restored = [programs() / "psql", "--quiet", "--set", "ON_ERROR_STOP=1", target]
+    restored = [str(programs() / "psql"), "--quiet", "--set", "ON_ERROR_STOP=1", target]
     subprocess.run(restored, env=environment, input=dump.stdout, capture_output=True, check=True)
 
 
