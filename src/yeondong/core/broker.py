@@ -114,13 +114,17 @@ class Broker(Protocol):
         """Return all groups with their progress."""
 
     def forget(self, channel: str, group: str) -> bool:
-        """Remove a group, its progress and its receivers; False if there is none."""
+        """Remove a group, its progress and its receivers; False if there is none.
+
+        Raises ``ConnectionLost`` while anybody has it open, if the broker assigns partitions: it would let him go on.
+        """
 
     def rewind(self, channel: str, group: str, start: str) -> int:
         """Set a group back to the start, or to a time in ISO 8601, never forward; return how many messages will repeat.
 
-        While nobody has the group open. Raises ``UnknownName``, and ``DeclarationError`` for no time, a time without an
-        offset, or a broker without ``Traits.replay``.
+        Where a broker has offsets, ``PARTITION:OFFSET`` sets back that partition alone. Nobody may have the group open
+        meanwhile: a broker that assigns partitions raises ``ConnectionLost`` then. Raises ``UnknownName``, and
+        ``DeclarationError`` for what is none of these, a time without an offset, or a broker without ``Traits.replay``.
         """
 
     def repeats(self, channel: str, group: str, start: str) -> int:
@@ -133,7 +137,10 @@ class Broker(Protocol):
         """Delete what the retention no longer keeps; return how many messages."""
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call ``wake`` soon after anybody sends; return a function that ends it."""
+        """Call ``wake`` soon after anybody sends; return a function that ends it.
+
+        Never called by a broker whose readers wait at the broker itself (ASSIGNED).
+        """
 
     def close(self) -> None:
         """Disconnect. Never raises; twice is harmless."""

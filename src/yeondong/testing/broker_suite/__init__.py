@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from yeondong.core.broker import Broker
+from yeondong.testing.broker_suite.assigned import AssignedSuite
 from yeondong.testing.broker_suite.groups import GroupSuite
 from yeondong.testing.broker_suite.processes import Factory as Factory
 from yeondong.testing.broker_suite.processes import ProcessSuite
@@ -18,7 +19,7 @@ from yeondong.testing.broker_suite.sinks import SinkSuite
 from yeondong.testing.broker_suite.sources import SourceSuite
 
 
-class BrokerSuite(SourceSuite, SinkSuite, GroupSuite, ProcessSuite):
+class BrokerSuite(SourceSuite, AssignedSuite, SinkSuite, GroupSuite, ProcessSuite):
     """What every broker driver has to pass.
 
     A subclass gives the fixture ``broker``; a durable driver's also ``reopen`` and ``factory``::

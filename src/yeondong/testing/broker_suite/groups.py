@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from yeondong.core.message import Kind
+from yeondong.core.traits import Partitions
 from yeondong.errors import ConnectionLost, DeclarationError, ReceiverError, UnknownName
 from yeondong.testing.broker_suite.scene import (
     PATIENCE_SECONDS,
@@ -54,7 +55,7 @@ class GroupSuite:
         scene.send(messages(6))
         search, statistics = scene.opened(group="search"), scene.opened(group="statistics")
 
-        search.settle(scene.drain(search, 6))
+        scene.settle(search, scene.drain(search, 6))
 
         assert (scene.progress("search").waiting, scene.progress("statistics").waiting) == (0, 6)
         assert ids(scene.drain(statistics, 6)) == ids(messages(6))
@@ -184,6 +185,7 @@ class GroupSuite:
 
     def test_an_open_source_of_a_forgotten_group_says_so(self, scene: Scene) -> None:
         scene.needs_memory_of_loans()
+        scene.needs(scene.traits.partitions is not Partitions.ASSIGNED, "nobody forgets a group that has readers")
         scene.register()
         scene.send(messages(3))
         source = scene.opened()
@@ -200,7 +202,7 @@ class GroupSuite:
         before = datetime.now(UTC)
         scene.send(messages(5))
         source = scene.opened()
-        source.settle(scene.drain(source, 5)[:2])
+        scene.settle(source, scene.drain(source, 5)[:2])
 
         lag = scene.progress()
 
@@ -256,7 +258,7 @@ class GroupSuite:
 
         assert (scene.progress("search").waiting, scene.progress("statistics").waiting) == (5, 5)
         statistics = scene.opened(group="statistics")
-        statistics.settle(scene.drain(statistics, 5))
+        scene.settle(statistics, scene.drain(statistics, 5))
         assert (scene.progress("search").waiting, scene.progress("statistics").waiting) == (5, 0)
 
     def test_a_replay_of_an_unknown_group_or_time_is_refused(self, scene: Scene) -> None:
@@ -277,6 +279,7 @@ class GroupSuite:
             scene.broker.rewind("orders", "search", "start")
 
     def test_who_watches_is_woken_when_another_sends(self, scene: Scene) -> None:
+        scene.needs(scene.traits.partitions is not Partitions.ASSIGNED, "its readers wait at the broker itself")
         scene.register()
         woken = threading.Event()
         end = scene.broker.watch(woken.set)
@@ -287,6 +290,7 @@ class GroupSuite:
         end()
 
     def test_who_stopped_watching_is_not_woken(self, scene: Scene) -> None:
+        scene.needs(scene.traits.partitions is not Partitions.ASSIGNED, "its readers wait at the broker itself")
         scene.register()
         first, second = threading.Event(), threading.Event()
         end_first = scene.broker.watch(first.set)

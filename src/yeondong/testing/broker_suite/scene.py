@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import count
-from typing import Final
+from typing import Final, cast
 
 import pytest
 
@@ -17,8 +17,9 @@ from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
 from yeondong.core.message import Kind, Message
 from yeondong.core.sink import Refused, Sink
-from yeondong.core.source import Source
+from yeondong.core.source import AssignedSource, Source
 from yeondong.core.traits import Partitions, Settles
+from yeondong.errors import ConnectionLost
 
 CHANNEL: Final = "orders"
 GROUP: Final = "search"
@@ -27,11 +28,11 @@ PATIENCE_SECONDS: Final = 20.0
 OCCURRED_AT: Final = datetime(2026, 2, 3, 4, 5, 6, 789_000, UTC)
 
 
-def message(id: str, *, key: str | None = None, channel: str = CHANNEL, data: bytes | None = b"{}") -> Message:
+def message(id: str, *, key: str | None = "key 0", channel: str = CHANNEL, data: bytes | None = b"{}") -> Message:
     return Message(id, "order.placed", Kind.EVENT, channel, key, data, origin="/shop", occurred_at=OCCURRED_AT)
 
 
-def messages(total: int, *, keys: int = 5, prefix: str = "m", channel: str = CHANNEL) -> list[Message]:
+def messages(total: int, *, keys: int = 1, prefix: str = "m", channel: str = CHANNEL) -> list[Message]:
     return [message(f"{prefix}{i}", key=f"key {i % keys}", channel=channel) for i in range(total)]
 
 
@@ -56,7 +57,23 @@ def soon() -> float:
 
 
 def nothing_comes(source: Source) -> bool:
-    return not source.receive(100, 0.05)
+    # A broker that assigns partitions has to be asked over the network, and the reader has just been given them.
+    return not source.receive(100, 0.4 if source.traits.partitions is Partitions.ASSIGNED else 0.05)
+
+
+def reader_of(source: Source) -> AssignedSource:
+    """Take a source for what its Traits say it is."""
+    assert source.traits.partitions is Partitions.ASSIGNED
+    return cast("AssignedSource", source)
+
+
+def keeps_order(found: Sequence[Delivery], sent: Sequence[Message]) -> bool:
+    """Whether the messages of each key came in the order in which they were sent, and all of them once."""
+    arrived = ids(found)
+    by_key = {key: [one.id for one in sent if one.key == key] for key in {one.key for one in sent}}
+    return len(arrived) == len(sent) and all(
+        [id for id in arrived if id in set(mine)] == mine for mine in by_key.values()
+    )
 
 
 class Scene:
@@ -70,6 +87,7 @@ class Scene:
         self.traits = broker.traits
         self._reopen = reopen
         self._epochs = count(1)
+        self._readers: list[Source] = []
         self._after = ExitStack()
 
     def other(self) -> Broker:
@@ -123,8 +141,30 @@ class Scene:
         self.open(source)
         return source
 
-    def open(self, source: Source) -> None:
-        source.open(self.fence(), lambda _partitions: None)
+    def open(self, source: Source, revoked: Callable[[frozenset[str]], None] = lambda _partitions: None) -> None:
+        """Open a source; where the broker assigns partitions, wait until it has some."""
+        source.open(self.fence(), revoked)
+        if self.traits.partitions is Partitions.ASSIGNED:
+            self._readers.append(source)
+            self.wait(lambda: reader_of(source).partitions)
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        """Wait until the readers that are open have come so far, while all of them follow their group."""
+        give_up = time.monotonic() + self._patience_seconds
+        while not condition():
+            assert time.monotonic() < give_up, "it did not come to that"
+            for reader in list(self._readers):
+                try:
+                    reader.receive(0, 0)
+                except ConnectionLost:  # the test has closed it
+                    self._readers.remove(reader)
+            time.sleep(0.01)
+
+    def settle(self, source: Source, deliveries: Sequence[Delivery]) -> None:
+        """Settle, and wait until the broker knows it, so that other objects see it too."""
+        source.settle(deliveries)
+        if self.traits.partitions is Partitions.ASSIGNED:
+            self.wait(reader_of(source).confirm)
 
     def drain(self, source: Source, total: int, *, at_once: int = 100) -> list[Delivery]:
         """Borrow ``total`` deliveries, or what comes while the test has patience."""
