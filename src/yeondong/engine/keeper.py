@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from yeondong.core.clock import Clock
 from yeondong.core.failpoint import LEASED, Failpoint, never
 from yeondong.core.fence import Fence
 from yeondong.core.store import Session, WorkerReport
 from yeondong.errors import ConnectionLost
+
+RENEW_BELOW: Final = 0.8
+"""The part of a lease's time below which it is renewed: a keeper looks more often than it asks the store."""
 
 log = logging.getLogger("yeondong.keeper")
 
@@ -79,6 +82,8 @@ class Keeper:
             log.info("lease.taken name=%r epoch=%d", name, taken.epoch)
             self._fences[name] = taken
             flow.wake()
+        elif self._clock.elapsed() < held.deadline - RENEW_BELOW * self._lease_seconds:
+            return
         elif flow.alive(self._lease_seconds):
             renewed = self._session.leases.renew(held, self._lease_seconds)
             if renewed is not None:
