@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import click
 
 from yeondong.app import Yeondong
@@ -17,14 +20,17 @@ from yeondong.errors import DeclarationError, UnknownName
 EXAMPLES = """
 yeondong replay shop.app orders/search --from start        (a dry run)
 yeondong replay shop.app orders/search --from 2026-01-31T09:00:00+09:00 --yes
+yeondong replay shop.app orders/search --from 3:1200       (partition 3, offset 1200)
 yeondong replay shop.app outbox --from 2026-01-31T09:00:00+09:00 --yes
 """
+
+PARTITION_AND_OFFSET: Final = re.compile(r"[0-9]+:[0-9]+")
 
 
 @click.command(cls=AppCommand, examples=EXAMPLES)
 @click.argument("flow")
-@click.option("--from", "start", required=True, metavar="TIME|start",
-              help="A time with an offset, or the start of what the broker keeps.")  # fmt: skip
+@click.option("--from", "start", required=True, metavar="TIME|start|PARTITION:OFFSET",
+              help="A time with an offset, the start of what the broker keeps, or a place in Kafka.")  # fmt: skip
 @yes_option
 def replay(chosen: Chosen, *, flow: str, start: str, yes: bool) -> Exit:
     """Give FLOW of APP again everything since TIME that the broker still keeps.
@@ -37,10 +43,11 @@ def replay(chosen: Chosen, *, flow: str, start: str, yes: bool) -> Exit:
     """
     app = chosen.app
     _require_replayable(app, flow)
-    asked = start if start == "start" else parse_time(start, "--from").isoformat()
+    one_partition = flow != RELAY and PARTITION_AND_OFFSET.fullmatch(start) is not None
+    asked = start if start == "start" or one_partition else parse_time(start, "--from").isoformat()
     session = open_session(chosen)
     try:
-        since = "the start of the log" if start == "start" else asked
+        since = "the start of the log" if start == "start" else f"offset {asked}" if one_partition else asked
         if flow == RELAY:
             _announce_outbox(app, session, asked, since)
         else:

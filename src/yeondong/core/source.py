@@ -25,7 +25,7 @@ class Source(Protocol):
 
     Every method but ``wake`` and ``close`` may raise ``ConnectionLost``: the flow then calls ``close``, and ``open``
     again later. What was on loan at that time is lent again. Nothing is raised for the content of a message: a broken
-    one is delivered with its ``flaw``.
+    one is delivered with its ``flaw``. ``PositionLost`` says that only a person knows where to go on.
     """
 
     traits: Traits

@@ -36,7 +36,8 @@ class Dispatch(Struct, frozen=True):
     """Which handler takes a message.
 
     ``passed_over`` are types that the app knows and this group does not want; ``unknown`` says what happens to types
-    that it does not know at all. ``unavailable`` are exceptions that mean an outage of what the handler calls.
+    that it does not know at all. A message of a foreign program may name no type: it is taken for the one that the
+    group handles, if that is one. ``unavailable`` are exceptions that mean an outage of what the handler calls.
     """
 
     handlers: Mapping[str, Bound]
@@ -50,10 +51,14 @@ class Dispatch(Struct, frozen=True):
         if delivery.flaw is not None:
             return Park(delivery.flaw)
         bound = self.handlers.get(message.type)
+        if bound is None and not message.type and len(self.handlers) == 1:
+            (bound,) = self.handlers.values()  # of a foreign program: it can be nothing else
         if bound is None:
             if message.type in self.passed_over or not self.park_unknown:
                 return None
             known = ", ".join(sorted(self.handlers))
+            if not message.type:
+                return Park(f"it names no type (a foreign program sent it), and this group handles several: {known}")
             return Park(f"no handler for type {message.type!r}; this worker handles: {known}")
         try:
             return bound, bound.decode(message.data)  # type: ignore[arg-type]  # None raises too: a tombstone

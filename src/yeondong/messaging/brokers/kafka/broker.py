@@ -110,6 +110,7 @@ class KafkaBroker:
             channel,
             group,
             session_seconds=self._session_seconds,
+            clock=self._clock,
             asking=lambda: self._asking,
             find=lambda channel, group: self._registry.read().groups.get((channel, group)),
         )

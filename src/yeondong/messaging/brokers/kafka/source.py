@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from heapq import heappop, heappush
@@ -17,11 +16,12 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from yeondong.core.clock import Clock
 from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
 from yeondong.core.source import Lag
 from yeondong.core.traits import Traits
-from yeondong.errors import ConnectionLost, StoreError
+from yeondong.errors import ConnectionLost, PositionLost, StoreError
 from yeondong.messaging.brokers.kafka import groups
 from yeondong.messaging.brokers.kafka.client import SYSTEM, Cluster
 from yeondong.messaging.brokers.kafka.envelope import message_of
@@ -85,6 +85,7 @@ class KafkaSource:
         group: str,
         *,
         session_seconds: float,
+        clock: Clock,
         asking: Callable[[], AdminClient],
         find: Callable[[str, str], Group | None],
     ) -> None:
@@ -96,6 +97,7 @@ class KafkaSource:
         self._channel = channel
         self._name = group
         self._topic = cluster.topic(channel)
+        self._clock = clock
         self._asking = asking
         self._find = find
         self._pid = 0
@@ -143,7 +145,7 @@ class KafkaSource:
         consumer = self._cluster.consumer(self._options())
         consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         self._consumer = consumer
-        self._polled_at = time.monotonic()
+        self._polled_at = self._clock.elapsed()
         self._look_at = self._polled_at + CHECK_SECONDS
 
     def _options(self) -> dict[str, Any]:
@@ -224,11 +226,11 @@ class KafkaSource:
             self._paused = False
         woken, self._woken = self._woken, False
         left = 0.0 if woken else wait_seconds
-        give_up = time.monotonic() + left
+        give_up = self._clock.elapsed() + left
         wait = FIRST_SLICE
         while True:
             record = consumer.poll(min(wait, max(left, 0.0)))
-            now = self._polled_at = time.monotonic()
+            now = self._polled_at = self._clock.elapsed()
             self._raise_failed()
             if record is not None:
                 self._ahead.append(record)
@@ -248,7 +250,7 @@ class KafkaSource:
 
         What is fetched ahead of the flow stays bounded: pausing comes first, but not for a moment at the limit.
         """
-        now = time.monotonic()
+        now = self._clock.elapsed()
         if not self._paused and self._names and now - self._polled_at > TEND_SECONDS:
             consumer.pause(self._assigned())
             self._paused = True
@@ -260,7 +262,7 @@ class KafkaSource:
             self._raise_failed()
 
     def _keep(self, consumer: Consumer) -> None:
-        now = time.monotonic()
+        now = self._clock.elapsed()
         self._tell_what_is_due(consumer, now)
         if self._looking is not None:
             if self._looking.done():
@@ -347,14 +349,18 @@ class KafkaSource:
             return True
         if commits.expelled is not None:
             raise self._cluster.lost(commits.expelled)
-        if commits.asked is not None and commits.asked_for is self.partitions and not commits.overdue(time.monotonic()):
+        if (
+            commits.asked is not None
+            and commits.asked_for is self.partitions
+            and not commits.overdue(self._clock.elapsed())
+        ):
             return commits.answer()
         if self._tell(consumer, list(self._names)):
             commits.ask(self.partitions)
         return False
 
     def _tell_what_is_due(self, consumer: Consumer, now: float | None = None) -> None:
-        if self._commits.due(now if now is not None else time.monotonic()):
+        if self._commits.due(now if now is not None else self._clock.elapsed()):
             self._tell(consumer, self._progress.untold())
 
     def _tell(self, consumer: Consumer, partitions: Iterable[int]) -> bool:
@@ -369,7 +375,7 @@ class KafkaSource:
             log.debug("kafka.not_committed topic=%r group=%r reason=%r", self._topic, self._name, str(error))
             self._commits.wanted = True
             return False
-        self._commits.send(time.monotonic())
+        self._commits.send(self._clock.elapsed())
         return True
 
     def _on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
@@ -476,13 +482,11 @@ class KafkaSource:
         try:
             low, high = consumer.get_watermark_offsets(partition, timeout=OPEN_SECONDS, cached=False)
             if offset > high:
-                flow = f"{self._channel}/{self._name}"
-                raise ConnectionLost(
-                    SYSTEM,
-                    self._cluster.address,
-                    f"partition {number} of topic {self._topic!r} ends at offset {high}, and group {self._name!r} has "
-                    f"read up to {offset}: the brokers lost messages ({error.str()}); say where it shall go on, e.g. "
-                    f"yeondong replay APP {flow} --from {number}:{high}",
+                raise PositionLost(
+                    f"group {self._name!r} has read up to offset {offset} of partition {number} of topic "
+                    f"{self._topic!r}, which ends at {high}: the brokers lost messages ({error.str()}), and what "
+                    "was sent since may stand before that offset; say where to go on, e.g. yeondong replay APP "
+                    f"{self._channel}/{self._name} --from {number}:{high}"
                 )
             consumer.incremental_unassign([partition])
             consumer.incremental_assign([TopicPartition(self._topic, number, max(low, offset))])
