@@ -59,6 +59,7 @@ fmt: setup  ## Format, and repair what can be repaired safely
 bench: setup  ## Measure ours, the peers and the limits in one run
 	$(BIN)/python -m benchmarks engine $(FLAGS)
 	$(BIN)/python -m benchmarks outbox $(FLAGS)
+	$(BIN)/python -m benchmarks messaging $(FLAGS)
 
 lock: setup  ## Lock the dependencies again after a change in pyproject.toml
 	$(COMPILE) --output-file requirements/run.txt

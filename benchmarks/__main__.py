@@ -10,13 +10,17 @@ from typing import Final
 import click
 from rich.console import Console
 
-from benchmarks import engine, outbox
+from benchmarks import engine, messaging, outbox, outbox_postgresql
 from benchmarks.machine import describe_machine
 from benchmarks.measuring import Work, measure
 from benchmarks.page import write_page
 from benchmarks.table import draw_table
 
-WORKS: Final[Mapping[str, Callable[[bool], Sequence[Work]]]] = {"engine": engine.works, "outbox": outbox.works}
+WORKS: Final[Mapping[str, Callable[[bool], Sequence[Work]]]] = {
+    "engine": engine.works,
+    "outbox": lambda quick: [*outbox.works(quick), *outbox_postgresql.works(quick)],
+    "messaging": messaging.works,
+}
 PAPER_COLUMNS: Final = 150
 
 

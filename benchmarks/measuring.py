@@ -28,14 +28,15 @@ SIDE_SECONDS: Final = 600
 class Side:
     """One contender: ``module`` is run with the name of a function and its options, and prints figures as JSON.
 
-    ``peer`` names the locked requirements of the environment that it needs, if it is not ours. ``differs`` says what it
-    promises less, or more, than ours.
+    ``needs`` are servers: each run gets a database and topics of its own there. ``peer`` names the locked requirements
+    of the environment that it needs, if it is not ours. ``differs`` says what it promises less, or more, than ours.
     """
 
     name: str
     module: str
     function: str
     options: Mapping[str, Any]
+    needs: Collection[str] = ()
     peer: str | None = None
     differs: str = ""
 
@@ -68,10 +69,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """The same work for ours, the peers and the limit; ``limit_is`` says exactly what the limit does.
-
-    ``needs`` are servers: each run of a side gets a database and topics of its own there.
-    """
+    """The same work for ours, the peers and the limit; ``limit_is`` says exactly what the limit does."""
 
     name: str
     parts: Sequence[Part]
@@ -80,8 +78,12 @@ class Work:
     limit: Side | None = None
     limit_is: str
     settings: Mapping[str, Any]
-    needs: Collection[str] = ()
     rounds: int = 5
+
+    @property
+    def sides(self) -> Sequence[Side]:
+        """The limit first, then ours."""
+        return [*([] if self.limit is None else [self.limit]), self.ours, *self.peers]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -144,10 +146,13 @@ class _Runs:
     def median(self, figure: str) -> float:
         return statistics.median(run[figure] for run in self.figures)
 
+    def has(self, figure: str) -> bool:
+        return all(figure in run for run in self.figures)
+
 
 def measure(works: Sequence[Work], *, rounds: int | None, install: bool, tell: Tell) -> list[Line]:
     """Run all sides of all works; ``rounds`` counts instead of the works' own where those are more than one."""
-    bring_up({need for work in works for need in work.needs})
+    bring_up({need for work in works for side in work.sides for need in side.needs})
     return [line for work in works for line in _measure_one(work, rounds, install, tell)]
 
 
@@ -155,19 +160,19 @@ def _measure_one(work: Work, rounds: int | None, install: bool, tell: Tell) -> l
     count = work.rounds if rounds is None or work.rounds == 1 else rounds
     missing: dict[str, str] = {}
     pythons: dict[str, str] = {}
-    for side in (work.ours, *work.peers, *([work.limit] if work.limit is not None else [])):
+    for side in work.sides:
         try:
             pythons[side.name] = sys.executable if side.peer is None else python_with(side.peer, install=install)
         except PeerMissing as reason:
             missing[side.name] = str(reason)
             tell(f"{work.name}: without {side.name}: {reason}")
-    sides = [side for side in (work.limit, work.ours, *work.peers) if side is not None and side.name in pythons]
+    sides = [side for side in work.sides if side.name in pythons]
     runs = {side.name: _Runs() for side in sides}
     for number in range(count):
         tell(f"{work.name}: round {number + 1} of {count}")
         first = number % len(sides)
         for side in sides[first:] + sides[:first]:
-            with room(work.needs) as told:
+            with room(side.needs) as told:
                 runs[side.name].figures.append(run_side(side, pythons[side.name], told))
     return [
         Line(
@@ -175,12 +180,19 @@ def _measure_one(work: Work, rounds: int | None, install: bool, tell: Tell) -> l
             work=work,
             ours=runs[work.ours.name].median(part.figure),
             peers={side.name: runs[side.name].median(part.figure) for side in work.peers if side.name in runs},
-            limit=None if work.limit is None else runs[work.limit.name].median(part.figure),
+            limit=_limit(work, runs, part.figure),
             missing=missing,
             rounds=count,
         )
         for part in work.parts
     ]
+
+
+def _limit(work: Work, runs: Mapping[str, _Runs], figure: str) -> float | None:
+    """Return the limit's median; None for a figure that it does not have."""
+    if work.limit is None or not runs[work.limit.name].has(figure):
+        return None
+    return runs[work.limit.name].median(figure)
 
 
 def run_side(side: Side, python: str, told: Mapping[str, str]) -> Mapping[str, float]:

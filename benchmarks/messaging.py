@@ -8,11 +8,14 @@ from benchmarks.measuring import Part, Side, Target, Work
 
 OURS = "benchmarks.sides.messaging_kafka"
 BARE = "benchmarks.sides.bare_kafka"
+BARE_INBOX = "benchmarks.sides.bare_inbox"
 FASTSTREAM = "benchmarks.sides.peer_faststream"
 
 BYTES = 256
 PUBLISHED = 1_000
 GROUP = 50
+KAFKA = ["kafka"]
+BOTH = ["postgresql", "kafka"]
 SET_UP = "msgspec for payloads, no logger, on uvloop; the better of its two Kafka brokers counts"
 
 
@@ -28,26 +31,26 @@ def _publishing(quick: bool) -> Sequence[Work]:  # noqa: FBT001
         Work(
             name=name,
             parts=[Part(name, "messages/s", "rate", targets)],
-            ours=Side("ours", OURS, "publish", {"messages": messages, "each": each, "size": BYTES}),
+            ours=Side("ours", OURS, "publish", {"messages": messages, "each": each, "size": BYTES}, needs=KAFKA),
             peers=[
                 Side(
                     "FastStream",
                     FASTSTREAM,
                     "publish",
                     {"messages": for_peer, "each": each, "size": BYTES},
-                    peer="faststream",
+                    needs=KAFKA,
+peer="faststream",
                     differs=f"{at_once}; idempotent, acks=all, as ours; its headers are content-type and "
                     f"correlation_id; {SET_UP}",
                 )
             ],
-            limit=Side("limit", BARE, "publish", {"messages": messages, "each": each, "size": BYTES}),
+            limit=Side("limit", BARE, "publish", {"messages": messages, "each": each, "size": BYTES}, needs=KAFKA),
             limit_is=f"bare confluent-kafka, idempotent, acks=all: produce {each} messages, encoded before, with the "
             "same headers, made before, and a callback each, then flush",
             settings={
                 "bytes": BYTES, "keys": 1_000, "messages": messages, "messages for FastStream": for_peer,
                 "at once": each, "partitions": 4,
             },
-            needs=["kafka"],
         )
         for name, messages, for_peer, each, at_once, targets in (
             (
@@ -64,26 +67,26 @@ def _consuming(quick: bool) -> Work:  # noqa: FBT001
     return Work(
         name="messaging.kafka.consume",
         parts=[Part("messaging.kafka.consume", "messages/s", "rate", [Target("peer", 5), Target("limit", 0.5)])],
-        ours=Side("ours", OURS, "consume", {"messages": messages, "size": BYTES, "lanes": lanes}),
+        ours=Side("ours", OURS, "consume", {"messages": messages, "size": BYTES, "lanes": lanes}, needs=BOTH),
         peers=[
             Side(
                 "FastStream",
                 FASTSTREAM,
                 "consume",
                 {"messages": for_peer, "size": BYTES},
-                peer="faststream",
+                needs=KAFKA,
+peer="faststream",
                 differs="commits offsets every 5 s, before messages are handled: its default, and its fastest; "
                 f"{SET_UP}",
             )
         ],
-        limit=Side("limit", BARE, "consume", {"messages": messages, "size": BYTES}),
+        limit=Side("limit", BARE, "consume", {"messages": messages, "size": BYTES}, needs=KAFKA),
         limit_is="bare confluent-kafka: take batches of up to 1000, make a dictionary of the headers, decode the data "
         "with msgspec; commit the offsets of each batch without waiting",
         settings={
             "bytes": BYTES, "keys": 1_000, "messages": messages, "messages for FastStream": for_peer, "lanes": lanes,
             "partitions": 4,
         },
-        needs=["postgresql", "kafka"],
     )  # fmt: skip
 
 
@@ -92,10 +95,15 @@ def _inbox(quick: bool) -> Work:  # noqa: FBT001
     return Work(
         name="messaging.inbox.postgresql",
         parts=[Part("messaging.inbox.postgresql", "messages/s", "rate", [Target("limit", 0.5)])],
-        ours=Side("ours", OURS, "inbox", {"messages": messages, "size": BYTES, "lanes": lanes}),
-        limit=Side("limit", "benchmarks.sides.bare_inbox", "groups", {"messages": messages, "group": GROUP}),
+        ours=Side("ours", OURS, "inbox", {"messages": messages, "size": BYTES, "lanes": lanes}, needs=BOTH),
+        limit=Side(
+            "limit",
+            BARE_INBOX,
+            "groups",
+            {"messages": messages, "group": GROUP},
+            needs=["postgresql"],
+        ),
         limit_is=f"bare psycopg, groups of {GROUP}: claim the ids in one statement, insert the effects through a "
         "pipeline, commit; the messages come from nowhere, while ours come from Kafka and its offsets are kept",
         settings={"bytes": BYTES, "messages": messages, "lanes": lanes, "effects": "one insert for each message"},
-        needs=["postgresql", "kafka"],
     )

@@ -16,6 +16,8 @@ BYTES = 256
 BARE_BATCH = 5_000  # the best of 500, 1,000, 2,000 and 5,000
 PEER_BATCH = 2_000  # the same
 MILLION = 1_000_000
+POSTGRESQL = ["postgresql"]
+BOTH = ["postgresql", "kafka"]
 
 
 def works(quick: bool) -> Sequence[Work]:  # noqa: FBT001 -- the command's flag
@@ -41,23 +43,21 @@ def _rates(quick: bool) -> Sequence[Work]:  # noqa: FBT001
             parts=[
                 Part("outbox.postgresql.status.null", "rows/s", "rate", [Target("peer", 4), Target("limit", 0.7)]),
             ],
-            ours=Side("ours", OURS, "relay", {**ours, "marking": "status"}),
-            peers=[Side("txoutbox", TXOUTBOX, "relay", peer, peer="txoutbox", differs=peer_differs)],
-            limit=Side("limit", BARE, "status", bare),
+            ours=Side("ours", OURS, "relay", {**ours, "marking": "status"}, needs=POSTGRESQL),
+            peers=[Side("txoutbox", TXOUTBOX, "relay", peer, needs=POSTGRESQL, peer="txoutbox", differs=peer_differs)],
+            limit=Side("limit", BARE, "status", bare, needs=POSTGRESQL),
             limit_is=f"a bare loop on the same table, {BARE_BATCH} rows at a time: fetch all columns of the first "
             "waiting rows as tuples, mark them with one statement and commit; no objects, no lease, one connection",
             settings=settings,
-            needs=["postgresql"],
         ),
         Work(
             name="outbox.postgresql.position.null",
             parts=[Part("outbox.postgresql.position.null", "rows/s", "rate", [Target("limit", 0.4)])],
-            ours=Side("ours", OURS, "relay", {**ours, "marking": "position"}),
-            limit=Side("limit", BARE, "position", bare),
+            ours=Side("ours", OURS, "relay", {**ours, "marking": "position"}, needs=POSTGRESQL),
+            limit=Side("limit", BARE, "position", bare, needs=POSTGRESQL),
             limit_is=f"a bare loop on the same table, {BARE_BATCH} rows at a time: fetch all columns of the rows of a "
             "snapshot window as tuples; nothing is saved",
             settings=settings,
-            needs=["postgresql"],
         ),
         *(
             Work(
@@ -70,14 +70,15 @@ def _rates(quick: bool) -> Sequence[Work]:  # noqa: FBT001
                         [Target("peer", 3), Target("limit", 0.7)],
                     )
                 ],
-                ours=Side("ours", OURS, "relay_to_kafka", {**ours, "marking": marking}),
-                peers=[Side("txoutbox", TXOUTBOX, "relay_to_kafka", peer, peer="txoutbox", differs=to_kafka)],
-                limit=Side("limit", BARE, f"{marking}_to_kafka", bare),
+                ours=Side("ours", OURS, "relay_to_kafka", {**ours, "marking": marking}, needs=BOTH),
+                peers=[
+                    Side("txoutbox", TXOUTBOX, "relay_to_kafka", peer, needs=BOTH, peer="txoutbox", differs=to_kafka)
+                ],
+                limit=Side("limit", BARE, f"{marking}_to_kafka", bare, needs=BOTH),
                 limit_is=f"a bare loop on the same table, {BARE_BATCH} rows at a time: fetch, produce with the same "
                 "headers and a callback each, acks=all, idempotent; the next batch is fetched and produced while one "
                 f"is being acknowledged, {marked}",
                 settings={**settings, "partitions": 4},
-                needs=["postgresql", "kafka"],
             )
             for marking, marked in (
                 ("status", "which is marked then with one statement"),
@@ -95,6 +96,7 @@ def _latencies(quick: bool) -> Sequence[Work]:  # noqa: FBT001
         FASTSTREAM_OUTBOX,
         "latency",
         options,
+        needs=BOTH,
         peer="faststream-outbox",
         differs="its relay hears of each commit by NOTIFY, one for each transaction and queue, in both works; no "
         "order of a key; its consumer of the table is FastStream's, its producer aiokafka, idempotent, acks=all",
@@ -108,9 +110,9 @@ def _latencies(quick: bool) -> Sequence[Work]:  # noqa: FBT001
                 Part(f"outbox.postgresql.latency.{way}.p99", "ms", "p99", [Target("above limit", 25 + half_of_poll)]),
                 Part(f"outbox.postgresql.latency.{way}.idle", "transactions/s", "idle"),
             ],
-            ours=Side("ours", LATENCY, "latency", {**options, "way": way}),
+            ours=Side("ours", LATENCY, "latency", {**options, "way": way}, needs=BOTH),
             peers=[peer],
-            limit=Side("limit", "benchmarks.sides.bare_kafka", "latency", {"samples": samples}),
+            limit=Side("limit", "benchmarks.sides.bare_kafka", "latency", {"samples": samples}, needs=["kafka"]),
             limit_is="a bare producer and the same bare consumer: from the call of produce to the arrival",
             settings={
                 "from": "the return of commit",
@@ -119,25 +121,23 @@ def _latencies(quick: bool) -> Sequence[Work]:  # noqa: FBT001
                 "pause between": "200 to 600 ms",
                 "idle": f"transactions in {idle} s without a message, those of leases and heartbeats included",
             },
-            needs=["postgresql", "kafka"],
             rounds=1,
         )
-        for way, half_of_poll in (("notify", 0), ("polling", poll_ms // 2))
+        for way, half_of_poll in (("polling", poll_ms // 2),)
     ]
 
 
 def _backlogs(quick: bool) -> Sequence[Work]:  # noqa: FBT001
-    few, many = (1_000, 5_000) if quick else (100_000, 5 * MILLION)
-    limit = Side("limit", OURS, "backlog", {"size": BYTES, "done": 0, "waiting": few, "drained": few})
+    few, many = (5_000, 20_000) if quick else (100_000, 5 * MILLION)
+    limit = Side("limit", OURS, "backlog", {"size": BYTES, "done": 0, "waiting": few, "drained": few}, needs=POSTGRESQL)
     return [
         Work(
             name=f"outbox.postgresql.backlog.{name}",
             parts=[Part(f"outbox.postgresql.backlog.{name}", "rows/s", "rate", [Target("limit", 0.8)])],
-            ours=Side("ours", OURS, "backlog", {"size": BYTES, **shape}),
+            ours=Side("ours", OURS, "backlog", {"size": BYTES, **shape}, needs=POSTGRESQL),
             limit=limit,
             limit_is=f"ours with {few:,} rows that wait, and no others",
             settings={"bytes": BYTES, "marking": "status", **shape},
-            needs=["postgresql"],
             rounds=1,
         )
         for name, shape in (

@@ -68,7 +68,7 @@ def _topics(prefix: str) -> Iterator[str]:
     try:
         yield prefix
     finally:
-        admin = AdminClient({"bootstrap.servers": kafka_address()})
+        admin = AdminClient({"bootstrap.servers": kafka_address(), "log_level": 0})
         mine = [topic for topic in admin.list_topics(timeout=KAFKA_SECONDS).topics if topic.startswith(prefix)]
         if mine:
             for deleted in admin.delete_topics(mine).values():

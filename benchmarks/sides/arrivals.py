@@ -20,8 +20,9 @@ GIVE_UP_SECONDS = 60.0
 class Arrivals:
     """A bare consumer on a thread of its own, which notes when each message comes."""
 
-    def __init__(self, kafka: str, topic: str) -> None:
-        create_topic(kafka, topic)
+    def __init__(self, kafka: str, topic: str, *, create: bool = True) -> None:
+        if create:
+            create_topic(kafka, topic)
         self._came: SimpleQueue[float] = SimpleQueue()
         self._consumer = Consumer({"bootstrap.servers": kafka, "group.id": topic, "enable.auto.commit": False})
         self._consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])

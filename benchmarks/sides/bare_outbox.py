@@ -15,7 +15,7 @@ from benchmarks.sides.postgresql import fill
 from benchmarks.sides.running import run
 from yeondong import Yeondong
 
-COLUMNS = "id, fail_count, message_id, message_type, _, _, key, payload, headers, origin, occurred_at"
+COLUMNS = "id, fail_count, message_id, message_type, kind, channel, key, payload, headers, origin, occurred_at"
 
 FETCH_WAITING = f"SELECT {COLUMNS} FROM yeondong_outbox WHERE id > %s AND status = 'WAITING' ORDER BY id LIMIT %s"  # noqa: S608
 
@@ -25,11 +25,11 @@ UPDATE yeondong_outbox SET status = 'DONE', processed_at = now() WHERE id = ANY(
 
 # What is visible now and was not before; paged by id, from the window's smallest on.
 SNAPSHOT = "SELECT pg_current_snapshot()::text"
-LOWEST = "SELECT min(id) FROM yeondong_outbox WHERE transaction >= pg_snapshot_xmin(%s::pg_snapshot)"
+LOWEST = "SELECT min(id) FROM yeondong_outbox WHERE txid >= pg_snapshot_xmin(%s::pg_snapshot)"
 FETCH_WINDOW = f"""
 SELECT {COLUMNS} FROM yeondong_outbox
-WHERE id > %s AND transaction >= %s::text::xid8 AND transaction < %s::text::xid8
-  AND NOT pg_visible_in_snapshot(transaction, %s::pg_snapshot) AND pg_visible_in_snapshot(transaction, %s::pg_snapshot)
+WHERE id > %s AND txid >= %s::text::xid8 AND txid < %s::text::xid8
+  AND NOT pg_visible_in_snapshot(txid, %s::pg_snapshot) AND pg_visible_in_snapshot(txid, %s::pg_snapshot)
 ORDER BY id LIMIT %s
 """  # noqa: S608
 
@@ -39,8 +39,9 @@ Rows = Sequence[tuple[Any, ...]]
 def status(database: str, rows: int, batch: int, size: int) -> Mapping[str, float]:
     """Fetch waiting rows and mark them."""
     with _filled(database, rows, size) as connection, connection.cursor(binary=True) as cursor:
-        began, marked = time.perf_counter(), 0
-        while found := cursor.execute(FETCH_WAITING, (0, batch)).fetchall():
+        began, marked, last = time.perf_counter(), 0, 0
+        while found := cursor.execute(FETCH_WAITING, (last, batch)).fetchall():
+            last = found[-1][0]
             cursor.execute(MARK, ([row[0] for row in found],))
             connection.commit()
             marked += len(found)

@@ -9,5 +9,5 @@ PARTITIONS = 4
 
 def create_topic(address: str, topic: str, partitions: int = PARTITIONS) -> None:
     """Create a topic and wait until it is there."""
-    admin = AdminClient({"bootstrap.servers": address})
+    admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
     admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result()
