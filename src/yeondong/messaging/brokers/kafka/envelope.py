@@ -52,7 +52,7 @@ class _Event(Struct):
     time: Annotated[datetime, Meta(tz=True)] | None = None
     partitionkey: str | None = None
     datacontenttype: str | None = None
-    data: msgspec.Raw | None = None
+    data: msgspec.Raw = msgspec.Raw()
     data_base64: bytes | None = None
 
 
@@ -139,7 +139,7 @@ def _structured(channel: str, key: str | None, value: bytes | None) -> Message:
     if value is None:
         raise ValueError("it says that it is a CloudEvent in JSON, and has no value")
     event = _decode_event(value)
-    data = bytes(event.data) if event.data is not None else event.data_base64
+    data = bytes(event.data) or event.data_base64
     given = event.datacontenttype
     return Message(
         event.id,
