@@ -15,7 +15,7 @@ from yeondong.errors import FenceLost, StoreError
 from yeondong.stores.postgresql.rows import stored
 from yeondong.stores.postgresql.schema import qualified
 
-Values: TypeAlias = Mapping[str, Any] | Sequence[Any] | None
+Values: TypeAlias = Mapping[str, Any] | Sequence[Any]
 
 LEASED: Final = "SELECT 1 FROM yeondong_leases WHERE name = %s AND owner = %s AND epoch = %s"
 CLAIMED: Final = "SELECT 1 FROM yeondong_partitions WHERE flow = %s AND partition = %s AND owner = %s AND epoch = %s"
@@ -94,10 +94,10 @@ class Place:
         return self._schema
 
     def sql(self, statement: str) -> bytes:
-        """Return a statement of ours with the schema before the names of our tables."""
+        """Return a statement of ours with the schema before the names of our tables; it is to be run with values."""
         found = self._qualified.get(statement)
         if found is None:
-            found = self._qualified[statement] = qualified(self.schema, statement).encode()
+            found = self._qualified[statement] = qualified(self.schema.replace("%", "%%"), statement).encode()
         return found
 
 
@@ -112,17 +112,17 @@ class Link:
         self.pool = pool
         self.address = place.server.address
 
-    def read(self, statement: str, values: Values = None) -> list[Any]:
+    def read(self, statement: str, values: Values = ()) -> list[Any]:
         """Run one statement, also one that writes, in a transaction of its own, and return its rows."""
         with self.connection() as connection:
             return connection.execute(self.place.sql(statement), values, binary=True).fetchall()
 
-    def look(self, statement: str, values: Values = None) -> list[Any]:
+    def look(self, statement: str, values: Values = ()) -> list[Any]:
         """As ``read``, planned anew each time, for these very values: a plan for any would read whole tables."""
         with self.connection() as connection:
             return connection.execute(self.place.sql(statement), values, binary=True, prepare=False).fetchall()
 
-    def write(self, statement: str, values: Values = None) -> int:
+    def write(self, statement: str, values: Values = ()) -> int:
         """Run one statement, in a transaction of its own, and return how many rows it wrote."""
         with self.connection() as connection:
             return connection.execute(self.place.sql(statement), values).rowcount
@@ -176,7 +176,7 @@ class Link:
         """Run several statements in one transaction: what is lent runs one and returns its rows."""
         with self.connection() as connection, connection.transaction():
 
-            def run(statement: str, values: Values = None) -> list[Any]:
+            def run(statement: str, values: Values = ()) -> list[Any]:
                 cursor = connection.execute(self.place.sql(statement), values, binary=True)
                 return cursor.fetchall() if cursor.description else []
 

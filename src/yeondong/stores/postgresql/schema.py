@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from yeondong.connections.postgresql_guard import Connection
-from yeondong.errors import SchemaMismatch, SchemaMissing
+from yeondong.errors import ReadOnlyStore, SchemaMismatch, SchemaMissing
 from yeondong.stores.postgresql.tables import OUTBOX, STATUS_VIEW, STORAGE, VIEW, metadata, metadata_in
 from yeondong.stores.tables import SCHEMA_VERSION
 
@@ -35,7 +35,8 @@ WHERE NOT has_table_privilege(format('%%I.%%I', %s::text, t.name), p.name) ORDER
 VERSION = "SELECT max(version) FROM yeondong_schema"
 SET_VERSION = f"INSERT INTO yeondong_schema (version) VALUES ({SCHEMA_VERSION:d})"
 
-_DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
+# With psycopg's own style of parameters it would double the percent signs of names.
+_DIALECT: Final = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 _NAMES: Final = "|".join((*(table.name for table in metadata.sorted_tables), VIEW))
 _NAMED: Final = re.compile(rf"(?<![\w.\"'])({_NAMES})(?![\w\"'])")
 
@@ -109,7 +110,12 @@ def create(connection: Connection, schema: str) -> list[str]:
 
 
 def refuse_unusable(connection: Connection, schema: str, address: str) -> None:
-    """Raise ``SchemaMissing`` or ``SchemaMismatch`` if the tables are not those of this version."""
+    """Raise ``ReadOnlyStore``, or ``SchemaMissing`` or ``SchemaMismatch`` if the tables are not of this version."""
+    if connection.execute("SELECT current_setting('transaction_read_only')").fetchone() == ("on",):
+        raise ReadOnlyStore(
+            f"{address} can only be read: it is a standby, or default_transaction_read_only is on; name the primary "
+            "(target_session_attrs=read-write finds it among several hosts)"
+        )
     missing = missing_tables(connection, schema)
     if missing:
         raise SchemaMissing(
