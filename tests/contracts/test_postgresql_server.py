@@ -84,9 +84,7 @@ def lease(session: Session, name: str = "relay") -> Fence:
 # --- fences -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_lease_under_which_somebody_writes_can_be_renewed_and_not_taken_over(
-    url: str, session: Session
-) -> None:
+def test_a_lease_under_which_somebody_writes_can_be_renewed_and_not_taken_over(url: str, session: Session) -> None:
     fence = lease(session)
     execute(url, "UPDATE yeondong_leases SET expires_at = now()")
     with psycopg.connect(url) as writer:
@@ -210,14 +208,14 @@ def test_the_printed_statements_make_what_is_needed(place: tuple[str, str]) -> N
 def test_what_differs_is_said(url: str) -> None:
     store = PostgresqlStore(url)
     execute(url, "ALTER TABLE yeondong_held DROP COLUMN attempt CASCADE, ALTER COLUMN held_at TYPE date")
-    execute(url, "DROP INDEX yeondong_outbox_waiting; DROP TABLE yeondong_actions")
+    execute(url, "DROP INDEX yeondong_outbox_failed; DROP TABLE yeondong_actions")
     execute(url, "ALTER TABLE yeondong_outbox RESET (fillfactor, autovacuum_vacuum_scale_factor, "
             "autovacuum_vacuum_threshold, autovacuum_analyze_scale_factor)")  # fmt: skip
 
     assert sorted(said.replace(store.connect().address, "") for said in store.check())[:3] == [
         "column yeondong_held.attempt is missing",
         "column yeondong_held.held_at is date, not timestamp with time zone",
-        "index yeondong_outbox_waiting on yeondong_outbox is missing",
+        "index yeondong_outbox_failed on yeondong_outbox is missing",
     ]
     assert any("yeondong_actions is missing" in said for said in store.check())
     assert len(store.remarks()) == 2
