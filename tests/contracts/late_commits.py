@@ -25,8 +25,9 @@ from yeondong.testing.store_suite.scene import message
 
 KEYS = 12
 WRITERS = 6
-SECONDS = 2.0
-DRAIN_SECONDS = 20.0
+TRANSACTIONS = 50
+LONG_SECONDS = 1.5
+GIVE_UP_SECONDS = 45.0
 
 TABLE = "CREATE TABLE counters (key text PRIMARY KEY, value int NOT NULL)"
 FILL = "INSERT INTO counters SELECT 'k' || number, 0 FROM generate_series(0, %s) AS number"
@@ -119,19 +120,19 @@ def _open_elsewhere(url: str) -> Iterator[None]:
 def _write(url: str, number: int, seed: int, over: threading.Event) -> None:
     chance = random.Random(f"{seed}/{number}")
     store = PostgresqlStore(url)
-    until = time.monotonic() + SECONDS
     with psycopg.connect(url, autocommit=True) as connection:
         if number == 0:
             _one_long(store, connection, over)
-        while time.monotonic() < until and not over.is_set():
-            _one(store, connection, chance, over)
+        for _ in range(TRANSACTIONS):
+            if not over.is_set():
+                _one(store, connection, chance, over)
 
 
 def _one_long(store: Store, connection: psycopg.Connection[Any], over: threading.Event) -> None:
     """Take ids first of all, and commit last."""
     with connection.transaction():
         store.add(connection, [_message(connection, f"k{KEYS}")])
-        over.wait(SECONDS / 2)
+        over.wait(LONG_SECONDS)
         store.add(connection, [_message(connection, f"k{KEYS}")])
 
 
@@ -165,7 +166,7 @@ def _relay(
     """Read and mark until nothing comes any more; return the ids that each opening sent."""
     chance = random.Random(seed)
     sent: list[list[str]] = []
-    give_up = time.monotonic() + SECONDS + DRAIN_SECONDS
+    give_up = time.monotonic() + GIVE_UP_SECONDS
     ended = False
     while not ended:
         reader, opening = make(store, fence), list[str]()

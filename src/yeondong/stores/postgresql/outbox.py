@@ -13,17 +13,18 @@ import math
 import time
 from bisect import bisect, insort
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
+from yeondong.core.message import NO_HEADERS, Kind, Message
 from yeondong.core.source import Lag
 from yeondong.core.store import Hold
 from yeondong.stores.postgresql.leases import LOAD, SAVE
 from yeondong.stores.postgresql.link import FENCE, HELD, NOW, Link, later, writable
-from yeondong.stores.postgresql.rows import foreign_message, in_utc
+from yeondong.stores.postgresql.rows import ESCAPE, KINDS, headers_of, in_utc, loaded
 from yeondong.stores.postgresql.snapshots import BEGINNING, Snapshot, snapshot
 from yeondong.stores.postgresql.systems import system_of
 from yeondong.stores.postgresql.windows import ROW, SIZED, Windows, apart, is_full
@@ -138,7 +139,7 @@ class PostgresqlOutbox:
             self._again |= self._lent.difference(on_loan)
             self._lent = set(on_loan)
         found: list[Any] = []
-        while len(found) < limit:
+        while len(found) < limit and not is_full(found):
             # What was seen before goes first: later rows of a key are not lent while any of these is left.
             if self._again:
                 found.extend(self._fetched_again(limit - len(found)))
@@ -292,10 +293,31 @@ class _Looked:
 
 def deliveries(rows: Iterable[Any], first_receipt: int | None = None) -> list[Delivery]:
     """Return rows that have the columns ``ROW`` as deliveries; without a first receipt, theirs are the ids."""
-    found = []
-    for number, row in enumerate(rows, first_receipt or 0):
-        message, flaw = foreign_message(row, 2)
-        found.append(Delivery(message, row[0] if first_receipt is None else number, PARTITION, row[1] + 1, flaw))
+    found: list[Delivery] = []
+    add = found.append
+    number = first_receipt or 0
+    for row in rows:
+        id, failed, message_id, type, kind, channel, key, data, headers, origin, occurred_at = row  # noqa: A001
+        receipt = id if first_receipt is None else number
+        number += 1
+        try:
+            message = Message(
+                loaded(message_id) if ESCAPE in message_id else message_id,
+                loaded(type) if ESCAPE in type else type,
+                KINDS[kind],
+                loaded(channel) if ESCAPE in channel else channel,
+                key if key is None or ESCAPE not in key else loaded(key),
+                data,
+                NO_HEADERS if headers is None else headers_of(headers),
+                loaded(origin) if ESCAPE in origin else origin,
+                None if occurred_at is None else occurred_at.replace(tzinfo=UTC),
+            )
+        except (LookupError, ValueError, TypeError) as error:
+            # Others write here too: what can be read of a broken row, and what is wrong with it.
+            broken = Message(message_id, type, Kind.EVENT, channel, key, data)
+            add(Delivery(broken, receipt, PARTITION, failed + 1, f"the row is broken: {error!r}"))
+        else:
+            add(Delivery(message, receipt, PARTITION, failed + 1))
     return found
 
 

@@ -17,7 +17,8 @@ PARTITIONS: Final = 64
 # In the order that `message` reads, and `columns` writes.
 COLUMNS: Final = 'message_id, message_type, kind, channel, "key", payload, headers, origin, occurred_at'
 
-_KINDS: Final = {kind.value: kind for kind in Kind}
+KINDS: Final = {kind.value: kind for kind in Kind}
+ESCAPE: Final = "\x1a"
 _BYTES: Final = '{"base64":'
 
 
@@ -42,7 +43,7 @@ def message(row: Any, start: int = 0) -> Message:
     return Message(
         loaded(id),
         loaded(type),
-        _KINDS[kind],
+        KINDS[kind],
         loaded(channel),
         None if key is None else loaded(key),
         data,
