@@ -1,4 +1,4 @@
-"""Whether the server has room for the connections that a worker needs."""
+"""Whether the server has room for the connections that a worker needs, and what else its settings mean for it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ SELECT
 FROM pg_roles AS r, pg_database AS d WHERE r.rolname = current_user AND d.datname = current_database()
 """
 
+DURABILITY: Final = "SELECT current_setting('fsync'), current_setting('synchronous_commit')"
+
 _log = logging.getLogger("yeondong.postgresql")
 
 
@@ -41,6 +43,22 @@ def room(connection: Connection) -> Room:
     if row is None:
         raise RuntimeError("the server knows neither its role nor its database")
     return Room(*row)
+
+
+def cautions(connection: Connection, facts: Facts) -> list[str]:
+    """Say what a person should know about this server."""
+    found = []
+    fsync, commit = connection.execute(DURABILITY.encode()).fetchone() or ("on", "on")
+    if fsync == "off":
+        found.append("the server runs with fsync = off: after a crash what was committed may be lost, or the database")
+    if commit == "off":
+        found.append("synchronous_commit is off: a crash of the server takes back what was just committed")
+    if facts.pooled:
+        found.append(
+            "a pooler (PgBouncer) stands before the server: LISTEN does not work in its transaction mode, so commits "
+            "are noticed by polling, and no statement is prepared"
+        )
+    return found
 
 
 def refuse_too_many(connection: Connection, needed: int, facts: Facts, address: str) -> None:

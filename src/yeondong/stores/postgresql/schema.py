@@ -98,10 +98,10 @@ def create(connection: Connection, schema: str) -> list[str]:
             connection.execute(f"CREATE SCHEMA {quoted(schema)}".encode())
             made.append(schema)
         there = names(connection, schema)
-        for name, statement in creating(schema).items():
-            if name not in there:
-                connection.execute(statement.encode())
-                made.append(name)
+        wanted = {name: statement for name, statement in creating(schema).items() if name not in there}
+        made += wanted
+        if wanted:
+            connection.execute(";\n".join(wanted.values()).encode())
         if OUTBOX in made or _unset_storage(connection, schema):
             connection.execute(storing(schema).encode())
         if _version(connection, schema) is None:

@@ -9,9 +9,10 @@ from typing import Any, Final
 from yeondong.connections.postgresql import Pool, Server
 from yeondong.core.clock import Clock, SystemClock
 from yeondong.core.message import Message
+from yeondong.errors import ConnectionLost
 from yeondong.stores.postgresql import schema
 from yeondong.stores.postgresql.adding import add, add_async
-from yeondong.stores.postgresql.connecting import refuse_too_many
+from yeondong.stores.postgresql.connecting import cautions, refuse_too_many
 from yeondong.stores.postgresql.link import Link, Place
 from yeondong.stores.postgresql.session import PostgresqlSession
 from yeondong.stores.postgresql.watching import watch
@@ -94,7 +95,11 @@ class PostgresqlStore:
             return schema.check(connection, self._place.schema)
 
     def cautions(self) -> Sequence[str]:
-        return []
+        try:
+            with self._link.connection() as connection:
+                return cautions(connection, self._server.facts())
+        except ConnectionLost:
+            return []  # who asks is told so elsewhere
 
     def remarks(self) -> Sequence[str]:
         with self._link.connection() as connection:
