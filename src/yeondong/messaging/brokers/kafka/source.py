@@ -161,6 +161,7 @@ class KafkaSource:
             "auto.offset.reset": "error",
             "allow.auto.create.topics": False,
             "on_commit": self._on_commit,
+            "error_cb": self._on_error,
         }
 
     def _look(self) -> Layout:
@@ -388,6 +389,12 @@ class KafkaSource:
             log.debug("kafka.not_committed topic=%r group=%r reason=%r", self._topic, self._name, first.str())
             if first.code() in MISSING:
                 self._look_at = 0.0
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Hear what librdkafka says in the background. It says that all brokers are down also where one restarts."""
+        self._cluster.reasons.note(error)
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's own code
+            self._look_at = 0.0
 
     def lag(self) -> Lag:
         """Count what waits in this reader's partitions."""
