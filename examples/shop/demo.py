@@ -197,11 +197,11 @@ class Demo:
         else:
             struck = time.monotonic()
             self._stop(strike.victim, program)
-        after = self._evidence.progress()
+        after, pid = self._evidence.progress_now(), program.pid
         self._gate = after.placed + self._plan.crowd // 2
         program.start()
         self._until(
-            lambda now: self._has_recovered(strike.victim, after, now) or self._nothing_to_do(),
+            lambda now: self._has_recovered(strike.victim, pid, after, now) or self._nothing_to_do(),
             f"the {strike.victim} works again",
         )
         seconds = time.monotonic() - struck
@@ -218,7 +218,9 @@ class Demo:
             return holders[0]
         return self._programs["relay"][0] if kind == "relay" else next(self._turns)
 
-    def _has_recovered(self, victim: str, before: Progress, now: Progress) -> bool:
+    def _has_recovered(self, victim: str, pid: int, before: Progress, now: Progress) -> bool:
+        if not self._evidence.is_replaced(pid):
+            return False
         if victim == "relay":
             return now.sent > before.sent
         # Not what is granted: the partner still answers a call of the worker that is dead.

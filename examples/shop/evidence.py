@@ -26,6 +26,7 @@ INDEXED = "select order_id, member_id from search_index order by position"
 SALES = "select member_id, orders, amount from sales"
 OUTBOX = "select payload, status from yeondong_outbox"
 WAITING = "select message_id from yeondong_outbox where status = 'WAITING'"
+CLAIMS = "select owner from yeondong_partitions"
 FAILED = "select count(*) from yeondong_held where status = 'FAILED'"
 HELD = "select count(*) from yeondong_held"
 RETRIES = "select count(*) from yeondong_actions where action = 'retry'"
@@ -115,6 +116,16 @@ class Evidence:
         [(placed, indexed, counted)] = self._database.rows(PROGRESS)
         self._ledger.follow()
         return Progress(placed, indexed, counted, self._ledger.counts[PARTNER, "applied"], len(self._log.sent()))
+
+    def progress_now(self) -> Progress:
+        """Say how far the orders are, with everything that is in the log by now."""
+        self._log.everything()
+        return self.progress()
+
+    def is_replaced(self, pid: int) -> bool:
+        """Whether others have taken over, or were given, what a process had."""
+        owners = [*self._database.rows("select owner from yeondong_leases"), *self._database.rows(CLAIMS)]
+        return not any(f"-{pid}-" in owner for (owner,) in owners)
 
     def owner(self, flow: str) -> str:
         """Return who has the lease of a flow, and nothing where nobody has."""
