@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit, urlunsplit
@@ -446,3 +448,32 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """
     ended = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("leased", [True, False], ids=["lease", "claim"])
+def test_who_takes_over_ends_the_transactions_that_the_former_owner_left_open(url: str, leased: bool) -> None:
+    """A process that stands still in a handler would keep its successor waiting at the inbox for ever."""
+    store = PostgresqlStore(url)
+    store.create()
+    former, successor = store.connect(), store.connect()
+    owner, other = f"{socket.gethostname()}-{os.getpid()}-aaaaaa", "elsewhere-1-bbbbbb"
+    if leased:
+        assert former.leases.take("orders/search", owner, 0.01) is not None
+    else:
+        former.claims.claim("orders/search", ["0"], owner)
+    left_open = former.begin("a handler")
+    assert former.inbox.claim(left_open, "orders/search", ["m1"]) == {"m1"}
+
+    if leased:
+        deadline = time.monotonic() + 10
+        while successor.leases.take("orders/search", other, LONG) is None:
+            assert time.monotonic() < deadline
+    else:
+        assert [claim.unclean for claim in successor.claims.claim("orders/search", ["0"], other)] == [True]
+
+    tx = successor.begin("its successor")
+    assert successor.inbox.claim(tx, "orders/search", ["m1"]) == {"m1"}
+    tx.commit()
+    with pytest.raises(ConnectionLost):
+        left_open.execute("SELECT 1")
+    left_open.rollback()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ OLDEST_VERSION: Final = 130_000
 
 IDLE: Final = psycopg.pq.TransactionStatus.IDLE
 
+NAME_BYTES: Final = 63
+"""The longest application_name; the rest would be cut."""
+
 WAIT_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 300.0
 
@@ -33,7 +37,6 @@ DEFAULTS: Final = {
     "keepalives_interval": "5",
     "keepalives_count": "3",
     "tcp_user_timeout": "20000",
-    "fallback_application_name": "yeondong",
 }
 
 # The server, not the statement: whoever asks now, gets the same answer.
@@ -128,7 +131,7 @@ class Server:
     def connect(self) -> Connection:
         """Open a connection that commits each statement by itself. Raises ``ConnectionLost``, ``StoreError``."""
         try:
-            connection = Connection.connect(self._conninfo, autocommit=True, cursor_factory=Cursor)
+            connection = Connection.connect(_named(self._conninfo), autocommit=True, cursor_factory=Cursor)
         except psycopg.Error as error:
             raise ConnectionLost(SYSTEM, self.address, lost(error) or _first_line(error)) from error
         try:
@@ -280,6 +283,18 @@ def _conninfo(url: str) -> str:
         ) from None
     # UTF-8 whatever PGCLIENTENCODING says: identifiers and payloads must come back as they were.
     return make_conninfo("", **{**DEFAULTS, **given, "client_encoding": "UTF8"})
+
+
+def process_name(host: str, pid: int | str) -> str:
+    """Return what the connections of a process are called, at the end of their application_name."""
+    return f"{host[: NAME_BYTES // 2]}-{pid}"
+
+
+def _named(conninfo: str) -> str:
+    """Name the process in application_name, so that others can end what it leaves open."""
+    process = process_name(socket.gethostname(), os.getpid())
+    given = conninfo_to_dict(conninfo).get("application_name") or os.environ.get("PGAPPNAME") or "yeondong"
+    return make_conninfo(conninfo, application_name=f"{str(given)[: NAME_BYTES - len(process) - 1]} {process}")
 
 
 def _address(conninfo: str) -> str:

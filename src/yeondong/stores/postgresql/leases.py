@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from yeondong.core.clock import Clock
 from yeondong.core.fence import Fence
 from yeondong.core.store import Claim
+from yeondong.stores.postgresql.ending import end_transactions
 from yeondong.stores.postgresql.link import FENCE, HELD, NOW, Link, later
 from yeondong.stores.postgresql.rows import loaded, stored
 
@@ -22,19 +23,20 @@ EPOCH = f"(extract(epoch FROM {NOW}) * 1000)::bigint"
 # not wait, since it has other leases to renew.
 TAKE = f"""
 WITH free AS MATERIALIZED (
-  SELECT name FROM yeondong_leases WHERE name = %(name)s AND (owner = %(owner)s OR {FREE}) FOR UPDATE SKIP LOCKED
+  SELECT name, owner FROM yeondong_leases
+  WHERE name = %(name)s AND (owner = %(owner)s OR {FREE}) FOR UPDATE SKIP LOCKED
 ), taken AS (
   UPDATE yeondong_leases AS l
   SET owner = %(owner)s, epoch = greatest(l.epoch + 1, {EPOCH}), seconds = %(seconds)s,
       expires_at = {later("%(seconds)s")}
-  FROM free WHERE l.name = free.name RETURNING l.epoch
+  FROM free WHERE l.name = free.name RETURNING l.epoch, free.owner
 ), made AS (
   INSERT INTO yeondong_leases (name, owner, epoch, seconds, expires_at)
   SELECT %(name)s, %(owner)s, {EPOCH}, %(seconds)s, {later("%(seconds)s")}
   WHERE NOT EXISTS (SELECT 1 FROM yeondong_leases WHERE name = %(name)s)
-  ON CONFLICT DO NOTHING RETURNING epoch
+  ON CONFLICT DO NOTHING RETURNING epoch, '' AS owner
 )
-SELECT epoch FROM taken UNION ALL SELECT epoch FROM made
+SELECT epoch, owner FROM taken UNION ALL SELECT epoch, owner FROM made
 """
 
 RENEW = f"""
@@ -62,7 +64,7 @@ WITH before AS MATERIALIZED (
   SET owner = excluded.owner, epoch = greatest(p.epoch + 1, excluded.epoch), claimed_at = excluded.claimed_at
   RETURNING partition, epoch
 )
-SELECT partition, epoch, coalesce(before.owner NOT IN ('', %(owner)s), false)
+SELECT partition, epoch, coalesce(nullif(before.owner, %(owner)s), '')
 FROM claimed LEFT JOIN before USING (partition) ORDER BY partition
 """
 
@@ -93,7 +95,11 @@ class PostgresqlLeases:
     def take(self, name: str, owner: str, seconds: float) -> Fence | None:
         before = self._clock.elapsed()
         rows = self._link.read(TAKE, {"name": name, "owner": owner, "seconds": float(seconds)})
-        return Fence(name, owner, rows[0][0], before + seconds) if rows else None
+        if not rows:
+            return None
+        [(epoch, former)] = rows
+        end_transactions(self._link, {former}, owner)
+        return Fence(name, owner, epoch, before + seconds)
 
     def renew(self, fence: Fence, seconds: float) -> Fence | None:
         before = self._clock.elapsed()
@@ -113,8 +119,10 @@ class PostgresqlClaims:
     def claim(self, flow: str, partitions: Collection[str], owner: str) -> Sequence[Claim]:
         wanted = sorted({stored(partition) for partition in partitions})
         rows = self._link.read(CLAIM, {"flow": flow, "partitions": wanted, "owner": owner})
+        end_transactions(self._link, {former for _, _, former in rows}, owner)
         return [
-            Claim(Fence(flow, owner, epoch, partition=loaded(partition)), unclean) for partition, epoch, unclean in rows
+            Claim(Fence(flow, owner, epoch, partition=loaded(partition)), unclean=former != "")
+            for partition, epoch, former in rows
         ]
 
     def release(self, fences: Sequence[Fence]) -> None:
