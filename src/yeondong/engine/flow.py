@@ -39,7 +39,7 @@ from yeondong.engine.tenure import Tenure
 from yeondong.engine.waiting import Wait, Waits
 from yeondong.engine.waking import Waking
 from yeondong.engine.watch import Watch
-from yeondong.errors import ConnectionLost, DeclarationError, FenceLost, PositionLost, UnknownName
+from yeondong.errors import ConnectionLost, DeclarationError, FenceLost, PositionLost, StoreError, UnknownName
 
 log = logging.getLogger("yeondong.engine")
 
@@ -775,11 +775,16 @@ class Flow:
     def _turn(self, step: Callable[[], None]) -> None:
         try:
             step()
+        except StoreError as unusable:  # a table, a topic or a right is gone: a person mends that, and it goes on
+            self._pause_for(str(unusable))
         except Exception as error:
             log.exception("flow.fault flow=%r", self.name)
-            self._standing.outage(f"internal error: {error!r}")
-            if self._opened:
-                self._lose_source()
+            self._pause_for(f"internal error: {error!r}")
+
+    def _pause_for(self, fault: str) -> None:
+        self._standing.outage(fault)
+        if self._opened:
+            self._lose_source()
 
     def stop(self) -> None:
         """Borrow nothing more, and end. Any thread may call it."""
