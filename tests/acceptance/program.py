@@ -24,7 +24,9 @@ def die() -> None:
 
 
 def pause(app: Yeondong) -> Callable[[], None]:
-    """Stop this process between its transactions: with the only write lock in hand it would stop the others too."""
+    """Stop this process; on SQLite between its transactions: with the only write lock it would stop the others too."""
+    if not str(app.settings.store or "sqlite").startswith("sqlite"):
+        return lambda: os.kill(os.getpid(), signal.SIGSTOP)
 
     def stop_here() -> None:
         with sqlite_file(app.store.address).writing("a pause"):

@@ -113,11 +113,11 @@ class Process:
 
     def paused(self) -> None:
         """Wait until it has been stopped, by whomever."""
-        until(
-            lambda: os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) or not self.alive(),
-            f"{self.name} stands still",
-        )
+        until(lambda: self.stands_still() or not self.alive(), f"{self.name} stands still")
         assert self.alive(), self.log()
+
+    def stands_still(self) -> bool:
+        return os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
 
     def go_on(self) -> None:
         self._process.send_signal(signal.SIGCONT)
