@@ -23,7 +23,7 @@ from yeondong.errors import ConnectionLost, DeclarationError, UnknownName
 from yeondong.messaging.brokers.kafka.client import ASK_SECONDS, SYSTEM, Cluster
 from yeondong.messaging.brokers.kafka.offsets import Mark, Place, place
 from yeondong.messaging.brokers.kafka.registry import Group
-from yeondong.messaging.brokers.kafka.topics import MISSING, Layout, layout
+from yeondong.messaging.brokers.kafka.topics import MISSING, REGISTRY, Layout, layout
 
 PEEK_SECONDS: Final = 5.0
 """How long the first waiting messages are looked for, to tell since when they wait."""
@@ -144,7 +144,7 @@ def _oldest(cluster: Cluster, topic: str, waiting: Offsets) -> datetime | None:
     if not waiting:
         return None
     consumer = cluster.consumer(
-        {"group.id": cluster.topic("yeondong.looking"), "enable.auto.commit": False, "enable.partition.eof": True}
+        {"group.id": cluster.topic(REGISTRY), "enable.auto.commit": False, "enable.partition.eof": True}
     )
     times = []
     try:
