@@ -23,7 +23,7 @@ from yeondong.app.assembly import make_worker
 Way: TypeAlias = Literal["notify", "polling"]
 
 CHANNEL = "ticks"
-WAYS: Mapping[Way, Mapping[str, str]] = {"polling": {}}
+WAYS: Mapping[Way, Mapping[str, str]] = {"polling": {}, "notify": {"YEONDONG_STORE_NOTIFY": "true"}}
 COMMITS = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
 STATISTICS_SECONDS = 1.5  # the server's processes tell what they did at most once a second
 

@@ -118,6 +118,12 @@ class Settings:
     broker_may_drop: tuple[str, ...] = ()
     """Groups whose unread messages are dropped at that bound, and counted. Without any, sending waits for readers."""
 
+    store_notify: bool = False
+    """PostgreSQL: whether relays are told of commits by NOTIFY, in a millisecond or two, instead of looking."""
+
+    store_poll_seconds: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    """PostgreSQL: how often an idle relay looks for messages. Soon after there was one it looks more often."""
+
     kafka_security: Security = "plaintext"
     """How Kafka is spoken to: ``ssl`` checks the broker's certificate and host name, ``sasl_…`` logs in."""
 

@@ -41,6 +41,7 @@ class Table:
 
     system = "store"
     address = "memory"
+    poll_seconds: float | None = None
 
     def insert(self, count: int, state: str = "WAITING") -> None:
         first = max(self.states, default=0) + 1
@@ -341,6 +342,39 @@ def test_a_ring_during_the_last_look_is_heard_by_the_next_wait() -> None:
     doorbell.wait_for(look, LONG_SECONDS)
 
     assert len(looks) == 3
+
+
+# --- where not every commit is told
+
+
+def test_it_looks_by_itself_soon_after_work_and_less_often_when_idle() -> None:
+    doorbell = Doorbell(poll_seconds=0.05)
+    looks: list[int] = []
+
+    def look() -> Sequence[Delivery]:
+        looks.append(1)
+        return [delivery(1)] if len(looks) == 4 else []
+
+    assert ids(doorbell.wait_for(look, LONG_SECONDS)) == [1]
+    for _ in range(3):
+        assert ids(doorbell.wait_for(look, 0.1)) == []
+    # One look at once, some in quick succession, and then at most one in 50 ms; a wait does not begin with one more.
+    assert 5 <= len(looks) - 4 <= 11
+
+
+def test_a_commit_between_two_waits_in_vain_is_heard() -> None:
+    doorbell = Doorbell(poll_seconds=LONG_SECONDS)
+    doorbell.wait_for(list, 0.001)
+    doorbell.committed()
+
+    assert ids(doorbell.wait_for(lambda: [delivery(1)], LONG_SECONDS)) == [1]
+
+
+def test_a_look_without_a_wait_is_a_look() -> None:
+    doorbell = Doorbell(poll_seconds=LONG_SECONDS)
+    doorbell.wait_for(list, 0.001)
+
+    assert ids(doorbell.wait_for(lambda: [delivery(1)], 0)) == [1]
 
 
 # --- by status

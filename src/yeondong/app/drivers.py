@@ -72,7 +72,13 @@ def _sqlite_store(url: str, settings: Settings) -> Any:
 
 def _postgresql_store(url: str, settings: Settings) -> Any:
     driver = _loaded("yeondong.stores.postgresql", "postgresql", "psycopg")
-    return driver.PostgresqlStore(url, schema=settings.store_schema, connections=settings.store_connections)
+    return driver.PostgresqlStore(
+        url,
+        schema=settings.store_schema,
+        connections=settings.store_connections,
+        notify=settings.store_notify,
+        poll_seconds=settings.store_poll_seconds,
+    )
 
 
 def _sqlite_broker(url: str, settings: Settings) -> Any:

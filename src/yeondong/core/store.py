@@ -453,6 +453,7 @@ class Store(Protocol):
     """A database that keeps what flows need."""
 
     address: str
+    poll_seconds: float | None
 
     def prepare(self) -> str | None:
         """Check that the database and its tables can be used; an embedded file is made. Say what was made.
@@ -480,7 +481,10 @@ class Store(Protocol):
         """As ``add``, in a transaction of an asynchronous driver."""
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call ``wake`` soon after anybody commits; return a function that ends it."""
+        """Call ``wake`` soon after anybody commits, as far as the store learns of it; return a function that ends it.
+
+        Where it does not learn of every commit, ``poll_seconds`` says how often to look besides, at the least.
+        """
 
     def notice(self) -> str | None:
         """Say what a person should know about this process's use of the store just now or a moment ago."""

@@ -25,7 +25,7 @@ class PositionSource:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._doorbell = Doorbell()
+        self._doorbell = Doorbell(store.poll_seconds)
         self._opening: Opening | None = None
         self._settled = -1
         self._on_loan: set[int] = set()

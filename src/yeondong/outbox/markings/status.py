@@ -25,7 +25,7 @@ class StatusSource:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._doorbell = Doorbell()
+        self._doorbell = Doorbell(store.poll_seconds)
         self._on_loan: set[int] = set()
         self._opening: Opening | None = None
 

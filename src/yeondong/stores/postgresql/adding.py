@@ -62,12 +62,13 @@ SAME: Final = "SELECT (SELECT system_identifier FROM pg_control_system()), to_re
 _NAMED_SAME_ID: Final = "yeondong_outbox_message"
 
 
-def add(tx: Any, place: Place, messages: Sequence[Message]) -> None:
-    """Insert into the outbox, in the caller's own transaction. Raises ``TransactionError``."""
+def add(tx: Any, place: Place, messages: Sequence[Message]) -> psycopg.Connection[Any]:
+    """Insert into the outbox, in the caller's own transaction; return its connection. Raises ``TransactionError``."""
     if isinstance(tx, PostgresqlTransaction):
         if tx.ended:
             raise NotInTransaction("the transaction is over; add within the handler that it was given to")
-        connection, is_ours = tx.connection, True
+        connection: psycopg.Connection[Any] = tx.connection
+        is_ours = True
     else:
         connection = _connection_in(tx, place)
         is_ours = _is_ready(connection, place.server)
@@ -82,10 +83,11 @@ def add(tx: Any, place: Place, messages: Sequence[Message]) -> None:
             cursor.execute(place.sql(ADD_MANY), _lists(messages))
     except psycopg.Error as error:
         raise _translated(error, place) from error
+    return connection
 
 
-async def add_async(tx: Any, place: Place, messages: Sequence[Message]) -> None:
-    """Insert into the outbox, in the caller's own transaction. Raises ``TransactionError``."""
+async def add_async(tx: Any, place: Place, messages: Sequence[Message]) -> psycopg.AsyncConnection[Any]:
+    """Insert into the outbox, in the caller's own transaction; return its connection. Raises ``TransactionError``."""
     connection = _async_connection_in(tx, place)
     try:
         cursor = psycopg.AsyncCursor(connection)
@@ -100,6 +102,7 @@ async def add_async(tx: Any, place: Place, messages: Sequence[Message]) -> None:
             await cursor.execute(place.sql(ADD_MANY), _lists(messages))
     except psycopg.Error as error:
         raise _translated(error, place) from error
+    return connection
 
 
 def _values(message: Message) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from yeondong.stores.postgresql.adding import add, add_async
 from yeondong.stores.postgresql.connecting import cautions, refuse_too_many
 from yeondong.stores.postgresql.link import Link, Place
 from yeondong.stores.postgresql.session import PostgresqlSession
-from yeondong.stores.postgresql.watching import watch
+from yeondong.stores.postgresql.watching import Commits
 
 CONNECTIONS: Final = 10
 BESIDE: Final = 2
@@ -29,6 +29,8 @@ class PostgresqlStore:
 
     ``schema`` is where the tables are; without it, the first schema of the role's search path that exists.
     ``connections`` bounds how many this process opens; without it, as many as ``expect`` was told, and at least 10.
+    With ``notify`` relays in other processes are told of commits, and this one listens. ``poll_seconds`` is how often
+    an idle relay looks by itself.
 
     >>> store = PostgresqlStore("postgresql://shop@db.example/orders", schema="integration")
     """
@@ -39,10 +41,14 @@ class PostgresqlStore:
         *,
         schema: str | None = None,
         connections: int | None = None,
+        notify: bool = False,
+        poll_seconds: float = 0.5,
         clock: Clock | None = None,
     ) -> None:
         self._server = Server(url)
         self._place = Place(self._server, schema)
+        self._commits = Commits(self._place, notify=notify)
+        self.poll_seconds: float | None = poll_seconds
         self._connections = connections
         self._pool = Pool(self._server, CONNECTIONS if connections is None else max(1, connections - BESIDE))
         self._link = Link(self._place, self._pool)
@@ -72,13 +78,13 @@ class PostgresqlStore:
             refuse_too_many(connection, min(threads, self._pool.most) + BESIDE, self._server.facts(), self.address)
 
     def add(self, tx: Any, messages: Sequence[Message]) -> None:
-        add(tx, self._place, messages)
+        self._commits.added(add(tx, self._place, messages))
 
     async def add_async(self, tx: Any, messages: Sequence[Message]) -> None:
-        await add_async(tx, self._place, messages)
+        self._commits.added(await add_async(tx, self._place, messages))
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
-        return watch(wake)
+        return self._commits.watch(wake)
 
     def notice(self) -> str | None:
         return None

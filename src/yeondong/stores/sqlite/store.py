@@ -37,6 +37,8 @@ class SqliteStore:
     >>> store = SqliteStore("shop.db", make=True)
     """
 
+    poll_seconds: float | None = None
+
     def __init__(self, path: str, *, make: bool = False, clock: Clock | None = None) -> None:
         self._file = sqlite_file(path)
         self.address = self._file.path
