@@ -63,3 +63,19 @@ def new_topic(kafka: str) -> Iterator[Callable[..., str]]:
         for deleted in client.delete_topics(made).values():
             with contextlib.suppress(Exception):  # the test may have deleted it
                 deleted.result(20)
+
+
+@pytest.fixture
+def kafka_prefix(kafka: str) -> Iterator[str]:
+    """What the names of topics and groups are to begin with; those that do so are removed at the end."""
+    prefix = f"{shared.unique('prefix')}."
+    yield prefix
+    client = AdminClient({"bootstrap.servers": kafka.removeprefix("kafka://"), "log_level": 0})
+    groups = [group.group_id for group in client.list_consumer_groups().result(20).valid]
+    topics = list(client.list_topics(timeout=20).topics)
+    ours = [name for name in groups if name.startswith(prefix)]
+    gone = list(client.delete_consumer_groups(ours).values()) if ours else []
+    ours = [name for name in topics if name.startswith(prefix)]
+    gone += client.delete_topics(ours).values() if ours else []
+    for each in gone:
+        each.exception(20)  # of a group whose member was killed: it goes when the member's session has ended

@@ -41,7 +41,7 @@ def _demo(asked: argparse.Namespace, console: Console) -> int:
         worker_lease_seconds=asked.session or max(asked.lease, place.broker.session_seconds),
         kills=asked.kills,
         outage_seconds=asked.outage,
-        deadline_seconds=asked.deadline,
+        deadline_seconds=asked.deadline or (240 if place.several else 90),
         seed=asked.seed,
         app=asked.app,
     )
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--session", type=float, metavar="SECONDS", help="the same for workers on Kafka (default: 6)")
     demo.add_argument("--outage", type=float, default=3.0, metavar="SECONDS", help="how long the partner is away")
-    demo.add_argument("--deadline", type=float, default=90.0, metavar="SECONDS", help="give up after this time")
+    demo.add_argument("--deadline", type=float, metavar="SECONDS", help="give up after this time (default: 90, or 240)")
     demo.add_argument("--app", default="examples.shop.app", help="module with the shop; tests name broken ones here")
     check = parts.add_parser("check", help="judge the files of a demo that were kept")
     check.add_argument("folder", type=Path)

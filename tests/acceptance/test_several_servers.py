@@ -9,7 +9,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient
 
 from examples.shop.ledger import Ledger, Trail
 from examples.shop.on_kafka import KafkaLog
@@ -18,7 +17,6 @@ from tests.acceptance.checker import broken, state
 from tests.acceptance.orders import LEDGER, LETTERS, OrderPlaced
 from tests.acceptance.outages import Site
 from tests.acceptance.world import Process, until, until_none
-from tests.servers import shared
 from yeondong import Yeondong
 from yeondong.core import failpoint
 
@@ -40,10 +38,10 @@ MARKINGS: dict[str, tuple[str, Callable[[], Yeondong]]] = {
 class Several(Site):
     """A site whose processes are counted by kind, and a recorder that reads its topics beside them."""
 
-    def __init__(self, folder: Path, store: str, broker: str) -> None:
-        self._prefix = f"{shared.unique('several')}."
+    def __init__(self, folder: Path, store: str, broker: str, prefix: str) -> None:
         self._client: dict[str, Any] = {"bootstrap.servers": broker.removeprefix("kafka://"), "log_level": 0}
-        super().__init__(folder, store, broker, self._prefix)
+        self._prefix = prefix
+        super().__init__(folder, store, broker, prefix)
         self.set(kafka_partitions=6, lease_seconds=LEASE_SECONDS, in_flight=IN_FLIGHT)
         self.factory = ""
         self.app = orders.make()
@@ -139,32 +137,21 @@ class Several(Site):
         ids = [one.message for one in self.log.everything()]
         return [id for id in dict.fromkeys(ids) if ids.count(id) > 1]
 
-    def close(self) -> None:
-        """Leave nothing behind."""
-        self.end()
-        self.log.close()
-        admin = AdminClient(self._client)
-        groups = [group.group_id for group in admin.list_consumer_groups().result(10).valid]
-        topics = list(admin.list_topics(timeout=10).topics)
-        for future in [
-            *admin.delete_topics([topic for topic in topics if topic.startswith(self._prefix)]).values(),
-            *admin.delete_consumer_groups([group for group in groups if group.startswith(self._prefix)]).values(),
-        ]:
-            future.exception(10)  # a member that was killed may still count: the group goes when its session ends
-
 
 def _names(content: Mapping[str, Any]) -> tuple[str, str]:
     return f"{content['customer']}/{content['number']}", str(content["customer"])
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str, kafka: str) -> Iterator[Several]:
+def site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str, kafka: str, kafka_prefix: str
+) -> Iterator[Several]:
     monkeypatch.chdir(tmp_path)
-    site = Several(tmp_path, database, kafka)
+    site = Several(tmp_path, database, kafka, kafka_prefix)
     try:
         yield site
     finally:
-        site.close()
+        site.end()
 
 
 @pytest.mark.parametrize("marking", MARKINGS)
@@ -250,7 +237,7 @@ def test_a_worker_that_stood_still_beyond_its_session(site: Several) -> None:
 def test_workers_that_join_and_leave(site: Several) -> None:
     site.open("status", relays=1)
     workers = site.running["handlers"]
-    for turn in range(8):
+    for turn in range(6):
         site.place(10, pause_seconds=0.1)
         if turn % 2:
             workers.append(site.start("handlers", factory=site.factory).ready())
