@@ -101,7 +101,7 @@ def _latencies(quick: bool) -> Sequence[Work]:  # noqa: FBT001
         differs="its relay hears of each commit by NOTIFY, one for each transaction and queue, in both works; no "
         "order of a key; its consumer of the table is FastStream's, its producer aiokafka, idempotent, acks=all",
     )
-    poll_ms = 200
+    poll_ms = 500
     return [
         Work(
             name=f"outbox.postgresql.latency.{way}",
@@ -123,7 +123,7 @@ def _latencies(quick: bool) -> Sequence[Work]:  # noqa: FBT001
             },
             rounds=1,
         )
-        for way, half_of_poll in (("polling", poll_ms // 2),)
+        for way, half_of_poll in (("polling", poll_ms // 2), ("notify", 0))
     ]
 
 
