@@ -408,7 +408,7 @@ def login(server: PrivateKafka, **other: str | None) -> dict[str, str | None]:
 
 def test_without_the_right_to_write_a_topic_refuses_its_messages() -> None:
     with PrivateKafka(sasl="SCRAM-SHA-512", authorizer=True) as server:
-        for name in ("yeondong.receivers", "orders", "refunds", "secret"):
+        for name in ("yeondong-receivers", "orders", "refunds", "secret"):
             server.create_topic(name)
         server.allow(ResourceType.TOPIC, "orders", AclOperation.DESCRIBE, AclOperation.WRITE)
         server.allow(ResourceType.TOPIC, "refunds", AclOperation.DESCRIBE)

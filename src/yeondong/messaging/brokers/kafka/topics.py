@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from yeondong.errors import ConnectionLost, StoreError
 from yeondong.messaging.brokers.kafka.client import ASK_SECONDS, SYSTEM, Cluster
 
-REGISTRY: Final = "yeondong.receivers"
+REGISTRY: Final = "yeondong-receivers"
 """The topic that says who receives what, behind the prefix."""
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
