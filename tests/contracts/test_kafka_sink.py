@@ -182,7 +182,7 @@ def test_a_key_goes_where_the_java_clients_send_it(scene: Scene) -> None:
 
 def test_what_is_too_large_is_refused_with_what_stands_behind_it(scene: Scene) -> None:
     too_large = message("too large", key="a", data=bytes(1_000_000))
-    sent = [message("a1", key="a"), too_large, message("b1", key="b"), message("a2", key="a"), message("none")]
+    sent = [message("a1", key="a"), too_large, message("b1", key="b"), message("a2", key="a"), message("none", key=None)]
 
     refused = scene.sink.send(sent, soon())
 
@@ -255,7 +255,7 @@ def test_a_limit_that_was_lowered_refuses_by_message_and_keeps_the_order(scene: 
 
 def test_what_a_broker_finds_invalid_is_refused_alone(scene: Scene) -> None:
     scene.make("states", config={"cleanup.policy": "compact"})
-    sent = [message("a", channel="states", key="k"), message("no key", channel="states")]
+    sent = [message("a", channel="states", key="k"), message("no key", key=None, channel="states")]
 
     refused = scene.sink.send([*sent, message("b", channel="states", key="k")], soon())
 
@@ -301,7 +301,7 @@ def test_a_sink_without_much_time_says_so_and_later_has_it_again(scene: Scene) -
 def test_what_an_outage_cut_off_is_sent_again_in_order() -> None:
     with PrivateKafka() as server:
         scene = Scene(server.url)
-        scene.sink.send([message("first")], soon())
+        scene.sink.send([message("first", key=None)], soon())
         sent = messages(100, keys=1)
         server.pause()
         began = time.monotonic()
