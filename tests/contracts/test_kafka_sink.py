@@ -182,7 +182,8 @@ def test_a_key_goes_where_the_java_clients_send_it(scene: Scene) -> None:
 
 def test_what_is_too_large_is_refused_with_what_stands_behind_it(scene: Scene) -> None:
     too_large = message("too large", key="a", data=bytes(1_000_000))
-    sent = [message("a1", key="a"), too_large, message("b1", key="b"), message("a2", key="a"), message("none", key=None)]
+    before, other, behind = message("a1", key="a"), message("b1", key="b"), message("a2", key="a")
+    sent = [before, too_large, other, behind, message("none", key=None)]
 
     refused = scene.sink.send(sent, soon())
 
