@@ -151,7 +151,7 @@ class SimWorker:
             if fenced and assigned and delivery.partition not in self.source.partitions:
                 return f"partition: {process.name} begins {id} of {delivery.partition}, which it does not have"
             # What was gathered into a group before the source was lost is in hand.
-            reads = fenced or self.flow.report().state == "running"
+            reads = fenced or (self.flow.report().state == "running" and not self.source.expelled)
             if scope.generation < sim.rewound and reads and not self._ending:
                 return f"replay: {process.name} handles {id} as if it were before the replay"
             if plan.exclusive and self.keeper.fence(FLOW) is None:

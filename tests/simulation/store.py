@@ -441,8 +441,8 @@ class SimFlows:
     def withdraw_replay(self, flow: str, start: str) -> None:
         self._session.gate("flows.withdraw_replay")
         before = self._store.controls.get(flow, Control())
-        if before.replay == start:
-            self._store.controls[flow] = replace(before, replay=None, replay_begun=False)
+        if before.replay == start and not before.replay_begun:
+            self._store.controls[flow] = replace(before, replay=None)
 
     def opened(self, flow: str, owner: str) -> bool:
         self._session.gate("flows.opened")

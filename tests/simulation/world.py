@@ -247,7 +247,8 @@ class Process:
 
     def _freeze(self, what: str) -> None:
         world = self.world
-        if world.freezes_left <= 0 or world.deep:
+        # Who stands still goes on only when those have returned who took their turns meanwhile: one at a time.
+        if world.freezes_left <= 0 or world.deep or any(process.frozen for process in world.processes):
             return
         world.freezes_left -= 1
         world.ends += 1

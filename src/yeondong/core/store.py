@@ -347,7 +347,7 @@ class Flows(Protocol):
         """
 
     def withdraw_replay(self, flow: str, start: str) -> None:
-        """Drop the request for this start, which cannot be carried out. A later request stays."""
+        """Drop the request for this start, which cannot be carried out, unless it has begun. A later request stays."""
 
     def opened(self, flow: str, owner: str) -> bool:
         """Note that ``owner`` opened the flow; return whether the last owner's end was unclean."""

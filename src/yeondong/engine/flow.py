@@ -231,14 +231,17 @@ class Flow:
         control = self._decisions.look_now()
         if control.replay != start:
             return
-        repeated = 0
+        begun, repeated = control.replay_begun, 0
         try:
-            if control.replay_begun or self.plan.repeats is None or self.plan.repeats(start) > 0:
+            if self.plan.repeats is None:
+                repeated = self.plan.rewind(start)
+            elif begun or self.plan.repeats(start) > 0:
                 self._session.flows.begin_replay(self.name)
+                begun = True
                 repeated = self.plan.rewind(start)
         except (UnknownName, DeclarationError) as error:
             log.error("flow.cannot_replay flow=%r reason=%r", self.name, str(error))  # noqa: TRY400 -- no fault of ours
-        if repeated == 0 and not control.replay_begun:
+        if repeated == 0 and not begun:
             # A new generation would forget, for nothing, what was handled already.
             log.info("flow.nothing_to_replay flow=%r start=%r", self.name, start)
             self._session.flows.withdraw_replay(self.name, start)
@@ -299,11 +302,11 @@ class Flow:
         if self._decisions.hinder or control.generation != self._scope.generation:
             return
         self._intake.gain()
-        claims = tenure.begin()
         if self.plan.suspicious:
-            self._suspect_unclean(claims)
+            self._suspect_unclean(tenure.claimed)
+        tenure.begin()
 
-    def _suspect_unclean(self, claims: Sequence[Claim]) -> None:
+    def _suspect_unclean(self, claims: Iterable[Claim]) -> None:
         unclean = [
             c.fence.partition or "" for c in claims if c.unclean or self._suspicion.left(c.fence.partition or "")
         ]

@@ -154,9 +154,11 @@ class Holding:
         What persons decided is seen here too.
         """
         now = self._clock.elapsed()
-        if now < self.look_at or (partitions is not None and not partitions):
+        if now < self.look_at:
             return []
         self.look_at = now + LOOK_SECONDS if self._soonest <= now else min(now + LOOK_SECONDS, self._soonest)
+        if partitions is not None and not partitions:
+            return []
         if self.copies:
             self.refresh()
         elif not self._pending:

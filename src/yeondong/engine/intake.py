@@ -47,6 +47,7 @@ class Intake:
     def gain(self) -> None:
         """Learn which keys wait in held before anything of new partitions is taken in: others have written there."""
         self._holding.refresh()
+        self._holding.look_at = 0.0
         self._keys_known = True
 
     def drop(self, partitions: Collection[str] | None) -> None:

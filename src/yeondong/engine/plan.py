@@ -35,8 +35,8 @@ class Limits:
 class Plan:
     """One flow as declared.
 
-    ``exclusive``: under a lease; ``suspicious``: it looks for a message that kills its process. ``rewind``
-    goes back for a replay, and ``repeats`` counts what it would repeat: where nothing would be, it is not done.
+    ``exclusive``: under a lease; ``suspicious``: it looks for a message that kills its process. ``rewind`` goes back
+    for a replay. ``repeats``, where an inbox knows repeats, counts what that would repeat: for nothing it is not done.
     """
 
     name: str

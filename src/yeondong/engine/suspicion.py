@@ -12,6 +12,7 @@ from yeondong.core.store import Suspects
 
 TRUST_SECONDS = 60.0
 TURN_SECONDS = 30.0
+FETCH_SECONDS = 3.0
 
 
 class Turn(Protocol):
@@ -43,6 +44,7 @@ class Suspicion:
         self._places: set[str] | None = None
         self._left: set[str] = set()
         self._until = 0.0
+        self._fetched_at = 0.0
         self._turn = turn
         self._asked_at: float | None = None
         self.has_turn = False
@@ -69,6 +71,7 @@ class Suspicion:
         self._begun.update({id: attempt for id, attempt in begun.items() if attempt})
         self._places = (self._places or set()).union(partitions)
         self._left.difference_update(partitions)
+        self._fetched_at = self._clock.elapsed() + FETCH_SECONDS
         self._until = self._clock.elapsed() + TRUST_SECONDS
         self.active = True
 
@@ -77,8 +80,8 @@ class Suspicion:
         return partition in self._left
 
     def suspects_in(self, partition: str) -> bool:
-        """Whether something of this partition is, or is to be, under suspicion."""
-        return self.active and (self._places is None or partition in self._places)
+        """Whether something of this partition is still to be tried."""
+        return partition in self._suspects.values()
 
     def drop(self, partitions: Collection[str]) -> None:
         """Forget what is suspected in these partitions, which go to another worker.
@@ -87,7 +90,7 @@ class Suspicion:
         """
         if self._places is None or self._places.isdisjoint(partitions):
             return
-        self._left |= self._places.intersection(partitions)
+        self._left |= {place for place in self._suspects.values() if place in partitions}
         self._places.difference_update(partitions)
         for id in [id for id, place in self._suspects.items() if place in partitions]:
             if id in self._before:
@@ -179,7 +182,11 @@ class Suspicion:
 
     def end_if_over(self, *, idle: bool) -> None:
         """Trust what comes, once everything that was in work at the unclean end was lent again."""
-        if self.active and not self._suspects and (idle or self._clock.elapsed() >= self._until):
+        if not self.active or self._suspects:
+            return
+        now = self._clock.elapsed()
+        # What a broker has may be on its way: that nothing came right after a partition says nothing.
+        if (idle and now >= self._fetched_at) or now >= self._until:
             self._store.clear(self._flow, self._places)
             self._begun, self._before, self._corrections = {}, {}, {}
             self._places = None if self._places is None else set()

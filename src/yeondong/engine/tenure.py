@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 from yeondong.core.clock import Clock
 from yeondong.core.delivery import Delivery
@@ -101,12 +101,15 @@ class Tenure:
         self._adopted_with = first
         return frozenset(self._held.partitions(self._flow)) - existing
 
-    def begin(self) -> Sequence[Claim]:
-        """Handle from now on what was claimed and confirmed; return the claims."""
-        claims = list(self._claimed.values())
+    @property
+    def claimed(self) -> Iterable[Claim]:
+        """The claims that are not yet begun."""
+        return self._claimed.values()
+
+    def begin(self) -> None:
+        """Handle from now on what was claimed and confirmed."""
         self.fences.update({partition: claim.fence for partition, claim in self._claimed.items()})
         self._claimed = {}
-        return claims
 
     # --- having -------------------------------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ SELECT coalesce(
 """
 
 WITHDRAW = """
-UPDATE yeondong_flows SET replay = NULL, replay_begun = false WHERE flow = %(flow)s AND replay = %(start)s
+UPDATE yeondong_flows SET replay = NULL WHERE flow = %(flow)s AND replay = %(start)s AND NOT replay_begun
 """
 
 # An owner that opens again (after an outage) has not ended at all.

@@ -54,7 +54,7 @@ WHERE flow = :flow AND replay IS NOT NULL
 
 GENERATION = "SELECT coalesce(max(generation), 0) FROM yeondong_flows WHERE flow = :flow"
 
-WITHDRAW = "UPDATE yeondong_flows SET replay = NULL, replay_begun = false WHERE flow = :flow AND replay = :start"
+WITHDRAW = "UPDATE yeondong_flows SET replay = NULL WHERE flow = :flow AND replay = :start AND NOT replay_begun"
 
 # An owner that opens again (after an outage) has not ended at all.
 UNCLEAN = "SELECT 1 FROM yeondong_openings WHERE flow = :flow AND owner <> :owner AND closed_at IS NULL"

@@ -78,7 +78,7 @@ class FlowSuite:
         flows.ask_replay(FLOW, "start")
         flows.begin_replay(FLOW)
         flows.withdraw_replay(FLOW, "start")
-        assert flows.control(FLOW) == Control(generation=1)
+        assert flows.control(FLOW) == Control(replay="start", generation=1, replay_begun=True)
 
     def test_a_replay_that_cannot_be_carried_out_is_withdrawn(self, scene: Scene) -> None:
         flows = scene.session.flows
