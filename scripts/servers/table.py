@@ -75,7 +75,12 @@ TABLE: Mapping[str, Row] = {
     ),
 }
 
-TOOLS: Mapping[str, Callable[[], bool]] = {"faketime": on_path("faketime")}  # tests of a clock that jumps
+# For tests of a clock that jumps.
+TOOLS: Mapping[str, Callable[[], bool]] = {
+    "faketime": on_path("faketime"),
+    "gcc": on_path("cc"),
+    "libc6-dev": Path("/usr/include/threads.h").exists,
+}
 
 
 def make(name: str) -> Server:

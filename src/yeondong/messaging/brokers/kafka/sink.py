@@ -174,6 +174,12 @@ class KafkaSink:
 
     def _lost(self, error: KafkaError, messages: Sequence[Message]) -> ConnectionLost:
         """Say why nothing got through: the topics are asked, since a producer waits long for one that is gone."""
+        if error.code() == KafkaError.INVALID_TIMESTAMP:
+            return self._cluster.lost(
+                "the clock of this machine is too far from the brokers' (message.timestamp.after.max.ms and "
+                "message.timestamp.before.max.ms of the topic); set it right, or let the topic have "
+                "message.timestamp.type=LogAppendTime"
+            )
         topics = {self._usable[message.channel] for message in messages}
         try:
             found = self._look(topics, EXPLAIN_SECONDS)

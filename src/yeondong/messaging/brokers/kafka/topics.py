@@ -28,6 +28,9 @@ from yeondong.messaging.brokers.kafka.client import ASK_SECONDS, SYSTEM, Cluster
 REGISTRY: Final = "yeondong-receivers"
 """The topic that says who receives what, behind the prefix."""
 
+BY_BROKER: Final = {"message.timestamp.type": "LogAppendTime"}
+"""Since when a message waits, and from where a replay begins, goes by the brokers' clock, whatever the senders' say."""
+
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 BATCH_BYTES: Final = 61
 """What a batch of records takes besides them."""
@@ -160,7 +163,7 @@ def make(
     config: Mapping[str, str] | None = None,
 ) -> bool:
     """Make a topic; False if it is there already. Raises ``StoreError`` for what the brokers refuse."""
-    topic = NewTopic(name, partitions, replication or -1, config=dict(config or {}))
+    topic = NewTopic(name, partitions, replication or -1, config={**BY_BROKER, **(config or {})})
     try:
         cluster.answer(admin, admin.create_topics([topic], request_timeout=ASK_SECONDS)[name])
     except KafkaException as error:
