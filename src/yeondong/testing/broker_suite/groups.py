@@ -232,6 +232,7 @@ class GroupSuite:
         scene.needs(scene.traits.replay, "it keeps nothing that was settled")
         scene.register()
         scene.send([message("before")])
+        time.sleep(0.002)  # times may be kept in whole milliseconds
         between = datetime.now(UTC).astimezone()
         scene.send([message("after"), message("last")])
         source = scene.opened()

@@ -54,10 +54,10 @@ LAST_SLICE: Final = 0.05
 TEND_SECONDS: Final = 0.2
 """How long the flow may be at its limit before fetching is paused, which throws away what librdkafka has fetched."""
 
+# ILLEGAL_GENERATION is none of them: while others join or leave, it is said of a commit that was under way just then.
 EXPELLED: Final = frozenset(
     {
         KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.ILLEGAL_GENERATION,
         KafkaError.FENCED_INSTANCE_ID,
         KafkaError.GROUP_ID_NOT_FOUND,
     }
