@@ -280,6 +280,33 @@ def test_a_topic_that_was_deleted_is_an_outage_and_is_not_made_again(scene: Scen
     assert scene.arrived() == ["waits"]
 
 
+def test_a_clock_that_the_brokers_do_not_believe_is_an_outage(scene: Scene) -> None:
+    scene.make("strict", config={"message.timestamp.before.max.ms": "0"})
+
+    with pytest.raises(ConnectionLost, match="timestamp"):
+        scene.sink.send(messages(3, channel="strict"), soon())
+
+    assert scene.sink.send([message("elsewhere")], soon()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_sends_through_a_connection_of_its_own(scene: Scene) -> None:
+    scene.sink.send([message("before")], soon())
+
+    child = os.fork()
+    if child == 0:
+        try:
+            refused = scene.sink.send([message("child")], soon())
+            os._exit(0 if refused == [] else 1)
+        finally:
+            os._exit(2)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    scene.sink.send([message("parent")], soon())
+    assert scene.arrived() == ["before", "child", "parent"]
+
+
 def test_many_messages_of_many_keys_keep_their_order(scene: Scene) -> None:
     sent = messages(20_000, keys=50)
 

@@ -160,7 +160,7 @@ class Registry:
             consumer.assign([TopicPartition(self.topic, 0, low)])
             return list(self._up_to(high, consumer)) if low < high else []
         except KafkaException as error:
-            if error.args[0].code() in MISSING:
+            if error.args[0].code() in MISSING | {KafkaError._UNKNOWN_PARTITION}:  # noqa: SLF001 - as below
                 raise SchemaMissing(missing(self.topic, self._cluster.address)) from error
             raise self._cluster.translated(error) from error
         finally:
