@@ -22,7 +22,7 @@ from tests.servers.shared import required, unique
 from yeondong.connections import postgresql
 from yeondong.connections.postgresql import Pool, Server
 from yeondong.core.fence import Fence
-from yeondong.core.message import Kind, Message
+from yeondong.core.message import Kind, Message, order_key
 from yeondong.core.store import Hold, Session
 from yeondong.errors import (
     ConnectionLost,
@@ -290,9 +290,16 @@ def test_ids_and_keys_of_others_may_be_of_any_kind(session: Session) -> None:
     assert session.inbox.claim(tx, "group", [each.id for each in foreign]) == set()
     tx.commit()
 
-    session.held.put("flow", [Hold(lent(foreign[0]), error="a\0b\ud800")], [])
-    assert session.held.due("flow", 10)[0].message == foreign[0]
-    assert session.held.known("flow", [odd]) == {odd}
+    held = Message("kafka:" + long, "t", Kind.EVENT, "c", long, b"")
+    session.held.put("flow", [Hold(lent(foreign[0]), error="a\0b\ud800"), Hold(lent(held)), Hold(lent(held))], [])
+    first, second = session.held.due("flow", 10)
+    assert first.message == foreign[0]
+    assert (second.message.key, order_key(second.message)) == (long, order_key(held))
+    assert session.held.known("flow", [odd, held.id]) == {odd, held.id}
+    assert set(session.held.keys("flow")) == {order_key(foreign[0]), order_key(held)}
+    tx = session.begin("test")
+    assert session.inbox.claim(tx, "group", [second.message.id]) == set()
+    tx.rollback()
 
 
 # --- servers ----------------------------------------------------------------------------------------------------------

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Final
 
 from msgspec import Struct
+
+LONGEST: Final = 500
 
 NO_HEADERS: Mapping[str, str | bytes] = MappingProxyType({})
 
@@ -47,6 +51,14 @@ def order_key(message: Message) -> tuple[str, ...]:
 
     A message without a key stands alone: its id is its order.
     """
-    if message.key is None:
-        return (message.id,)
-    return (message.channel, message.key)
+    key = message.key
+    if key is None:
+        return (message.id if len(message.id) <= LONGEST else brief(message.id),)
+    return (message.channel, key if len(key) <= LONGEST else brief(key))
+
+
+def brief(text: str) -> str:
+    """Return an id or a key, or what stands for one that is longer than what an index takes; others make such."""
+    if len(text) <= LONGEST:
+        return text
+    return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from yeondong.core.message import brief
 from yeondong.core.store import Control, WorkerReport
 from yeondong.stores.postgresql.link import NOW, Link, later, writable
 from yeondong.stores.postgresql.rows import in_utc, loaded, stored
@@ -101,7 +102,7 @@ class PostgresqlSuspects:
         return {loaded(id): attempt for id, attempt in self._link.read(SUSPECTS, _of(flow, partitions))}
 
     def begin(self, flow: str, partition: str, message_id: str, attempt: int) -> None:
-        values = {"flow": flow, "partition": stored(partition), "id": stored(message_id), "attempt": attempt}
+        values = {"flow": flow, "partition": stored(partition), "id": stored(brief(message_id)), "attempt": attempt}
         self._link.write(SUSPECT, values)
 
     def clear(self, flow: str, partitions: Collection[str] | None = None) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
-from yeondong.core.message import order_key
+from yeondong.core.message import brief, order_key
 from yeondong.core.store import HeldReceipt, Hold
 from yeondong.stores.postgresql.link import ALL_HELD, FENCES, NOW, READ_BYTES, Link, later, writable
 from yeondong.stores.postgresql.rows import COLUMNS, columns, loaded, message, stored
@@ -81,7 +81,10 @@ COUNT = "SELECT count(*) FROM yeondong_held WHERE flow = %s"
 
 
 class PostgresqlHeld:
-    """The held table."""
+    """The held table.
+
+    An id that is too long for its index comes out as what stands for it, here and in the inbox.
+    """
 
     copies = True
 
@@ -92,7 +95,8 @@ class PostgresqlHeld:
         self._link.fenced_by(PUT, _put_values(flow, holds), fences)
 
     def known(self, flow: str, ids: Collection[str]) -> set[str]:
-        return {loaded(row[0]) for row in self._link.read(KNOWN, (flow, [stored(id) for id in ids]))}
+        places = {stored(brief(id)): id for id in ids}
+        return {places[row[0]] for row in self._link.read(KNOWN, (flow, list(places)))}
 
     def keys(self, flow: str) -> Mapping[tuple[str, ...], int]:
         return {tuple(msgspec.json.decode(key)): count for key, count in self._link.read(KEYS, (flow,))}
@@ -129,6 +133,7 @@ def _put_values(flow: str, holds: Sequence[Hold]) -> dict[str, Any]:
     return {
         **{name: [row[index] for row in rows] for index, name in enumerate(names)},
         **_states(holds),
+        "ids": [stored(brief(hold.delivery.message.id)) for hold in holds],
         "flow": flow,
         "order_keys": [msgspec.json.encode(order_key(hold.delivery.message)).decode() for hold in holds],
         "partitions": [stored(hold.delivery.partition) for hold in holds],

@@ -3,14 +3,13 @@
 # ruff: noqa: S608 - statements are put together from constants; values are always bound
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
 
 import psycopg
 
 from yeondong.connections.postgresql import SYSTEM, lost
+from yeondong.core.message import brief
 from yeondong.core.store import Transaction
 from yeondong.errors import ConnectionLost
 from yeondong.stores.postgresql.link import NOW, Link
@@ -33,9 +32,6 @@ WITH old AS MATERIALIZED (
 )
 DELETE FROM yeondong_inbox AS i USING old WHERE i.receiver = old.receiver AND i.message_id = old.message_id
 """
-
-# An index takes at most 2,700 bytes; a foreign id may be of any length.
-LONGEST: Final = 500
 
 
 class PostgresqlInbox:
@@ -68,8 +64,4 @@ class PostgresqlInbox:
 
 def _keys(ids: Sequence[str]) -> dict[str, str]:
     """Return the ids by what stands for them in the table."""
-    return {id if len(id) <= LONGEST and "\0" not in id and "\x1a" not in id else _key(id): id for id in ids}
-
-
-def _key(id: str) -> str:
-    return stored(id) if len(id) <= LONGEST else f"sha256:{hashlib.sha256(id.encode()).hexdigest()}"
+    return {stored(brief(id)): id for id in ids}
