@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from examples.shop.ledger import Line, Trail
-from examples.shop.promises import Book, Receivers, judge, out_of_order
+from examples.shop.promises import Book, Finding, Receivers, judge, out_of_order
 from tests.acceptance.orders import LEDGER
 
 Order: TypeAlias = tuple[str, int]
@@ -54,13 +54,24 @@ def broken(
     parked: Collection[Order] = (),
 ) -> list[str]:
     """Judge a ledger, and return what is wrong."""
+    return [str(finding) for finding in judged(lines, receivers, letters=letters, parked=parked) if not finding.kept]
+
+
+def judged(
+    lines: Iterable[Line],
+    receivers: Sequence[str] = RECEIVERS,
+    *,
+    letters: Path | None = None,
+    parked: Collection[Order] = (),
+) -> list[Finding]:
+    """Judge a ledger, promise by promise."""
     aside = [f"{customer}/{number}" for customer, number in parked]
     expected = Receivers(
         once=receivers,
         repeat=() if letters is None else ("letters",),  # repeats are allowed without a transaction
         parked=dict.fromkeys(receivers, aside),
     )
-    return [str(finding) for finding in judge(Book(lines), expected) if not finding.kept]
+    return judge(Book(lines), expected)
 
 
 def state(query: Query, letters: Path | None = None) -> Iterator[Line]:

@@ -9,11 +9,13 @@ from random import Random
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from examples.shop.ledger import Ledger, Trail
+from examples.shop.checker import show
+from examples.shop.ledger import Ledger, Line, Trail
 from examples.shop.on_kafka import KafkaLog
 from tests.acceptance import orders
-from tests.acceptance.checker import broken, state
+from tests.acceptance.checker import broken, judged, state
 from tests.acceptance.orders import LEDGER, LETTERS, OrderPlaced
 from tests.acceptance.outages import Site
 from tests.acceptance.world import Process, until, until_none
@@ -26,7 +28,7 @@ CUSTOMERS = [f"c{number:02}" for number in range(15)]
 LEASE_SECONDS = 2.0  # of a worker's session too
 POLL_SECONDS = LEASE_SECONDS / 4
 REBALANCE_SECONDS = 3.0  # a cooperative one takes two rounds, each a heartbeat long
-NOISE_SECONDS = 3.0
+NOISE_SECONDS = 5.0
 IN_FLIGHT = 100
 EACH = 3  # effects of an order: the search index, the statistics, the points
 MARKINGS: dict[str, tuple[str, Callable[[], Yeondong]]] = {
@@ -117,12 +119,26 @@ class Several(Site):
 
     def wrong(self) -> list[str]:
         """Return what is wrong by the ledger, and by what stands in tables and topics now."""
-        sent = [
-            {"what": "sent", "where": one.channel, "message": one.message, "order": one.order, "key": one.key}
+        return broken([*Trail(LEDGER).follow(), *self.state()], letters=LETTERS)
+
+    def state(self) -> list[Line]:
+        """Return what stands in tables and topics now, as lines of a ledger."""
+        sent: list[Line] = [
+            {"what": "sent", "where": one.channel, "message": one.message, "order": one.order, "key": one.key,
+             "partition": one.partition, "offset": one.offset}
             for one in self.log.everything()
-        ]
-        lines = [*Trail(LEDGER).follow(), *sent, *state(self.rows, LETTERS)]
-        return broken(lines, letters=LETTERS)
+        ]  # fmt: skip
+        return [*sent, *state(self.rows, LETTERS)]
+
+    def close(self) -> None:
+        """Stop everybody, write what there is into the ledger, and let the ledger alone be judged."""
+        self.stop()
+        ledger = Ledger(LEDGER, by="recorder")
+        ledger.write_all(self.state())
+        ledger.close()
+        findings = judged(Trail(LEDGER).follow(), letters=LETTERS)
+        show(findings, Console(width=120))
+        assert all(finding.kept for finding in findings)
 
     def written_by_relays(self) -> list[Any]:
         """Return the versions of all rows that relays write: one that is written again has another one."""
@@ -167,8 +183,7 @@ def test_processes_that_are_killed_at_random(site: Several, marking: str) -> Non
         site.kill(kind, victim)
 
     until_none(site.wrong)
-    site.stop()
-    assert site.wrong() == []
+    site.close()
 
 
 @pytest.mark.parametrize(
@@ -202,8 +217,7 @@ def test_a_relay_that_stood_still_beyond_its_lease(site: Several, marking: str, 
     assert site.written_by_relays() == written, "it marked, or stored, under an old epoch"
     site.place(5)
     until_none(site.wrong)
-    site.stop()
-    assert site.wrong() == []
+    site.close()
 
     # What it had fetched before it stood still it may send once more, and nothing that came later.
     fetched = {
@@ -230,8 +244,7 @@ def test_a_worker_that_stood_still_beyond_its_session(site: Several) -> None:
     site.place(5)
     until(lambda: site.count("effects", "id > %s AND pid = %s", last, first.pid) > 0, "it works again")
     until_none(site.wrong)
-    site.stop()
-    assert site.wrong() == []
+    site.close()
 
 
 def test_workers_that_join_and_leave(site: Several) -> None:
@@ -245,8 +258,7 @@ def test_workers_that_join_and_leave(site: Several) -> None:
             assert workers.pop(0).stop() == 0
 
     until_none(site.wrong)
-    site.stop()
-    assert site.wrong() == []
+    site.close()
 
 
 def test_without_the_inbox_a_killed_worker_leaves_its_effect_twice(site: Several) -> None:
