@@ -27,7 +27,7 @@ from yeondong.stores.postgresql.outbox import SINCE, array, deliveries, time_of
 from yeondong.stores.postgresql.rows import in_utc
 from yeondong.stores.postgresql.snapshots import BEGINNING, Snapshot, snapshot
 from yeondong.stores.postgresql.systems import system_of
-from yeondong.stores.postgresql.windows import Window, Windows
+from yeondong.stores.postgresql.windows import Windows
 
 PASSED: Final = """
 (pg_visible_in_snapshot(txid, %(seen)s::pg_snapshot)
@@ -133,8 +133,7 @@ class PostgresqlOutboxLog:
             self._windows.begin_above(self._link.look(UNSENT)[0][0])
         else:
             self._refuse_foreign(position)
-            high = self._windows.highest()
-            self._windows.begin_within(Window(position.seen, position.upto, position.id, high))
+            self._windows.begin_within(position.seen, position.upto, position.id)
 
     def read(self, limit: int) -> Sequence[Delivery]:
         page = self._windows.page(limit)

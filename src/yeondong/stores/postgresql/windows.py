@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from yeondong.stores.postgresql.link import READ_BYTES, Link
 from yeondong.stores.postgresql.rows import COLUMNS
@@ -51,9 +51,8 @@ WITH fresh AS MATERIALIZED (
   SELECT {SMALL_ROW} FROM yeondong_outbox
   WHERE txid >= %(first)s::xid8 {{condition}} ORDER BY txid, id LIMIT %(limit)s + 1
 ), late AS MATERIALIZED (
-  SELECT found.* FROM unnest(%(running)s::xid8[]) AS ended(txid) CROSS JOIN LATERAL (
-    SELECT {SMALL_ROW} FROM yeondong_outbox AS o
-    WHERE o.txid = ended.txid {{condition}} ORDER BY id LIMIT %(limit)s + 1) AS found
+  SELECT {SMALL_ROW} FROM yeondong_outbox
+  WHERE txid = ANY(%(running)s::xid8[]) {{condition}} ORDER BY txid, id LIMIT %(limit)s + 1
 ), counted AS MATERIALIZED (
   SELECT (SELECT count(*) FROM fresh) + (SELECT count(*) FROM late) AS rows
 )
@@ -65,13 +64,16 @@ SELECT NULL, (SELECT rows FROM counted), pg_current_snapshot()::text{", NULL" * 
 {{beside}}
 """
 
+# `+ 0` keeps the planner from looking for the lowest id by the primary key, through all that was sent long ago.
 BOUNDS: Final = """
-SELECT min(id), max(id) FROM (
-  SELECT min(id) AS id FROM yeondong_outbox WHERE txid >= %(first)s::xid8
-  UNION ALL SELECT max(id) FROM yeondong_outbox WHERE txid >= %(first)s::xid8
-  UNION ALL SELECT min(id) FROM yeondong_outbox WHERE txid = ANY(%(running)s::xid8[])
-  UNION ALL SELECT max(id) FROM yeondong_outbox WHERE txid = ANY(%(running)s::xid8[])
-) AS ends
+WITH late AS MATERIALIZED (
+  SELECT txid, min(id + 0) AS low, max(id + 0) AS high FROM yeondong_outbox
+  WHERE txid = ANY(%(running)s::xid8[]) GROUP BY txid
+), fresh AS MATERIALIZED (
+  SELECT min(id + 0) AS low, max(id + 0) AS high FROM yeondong_outbox WHERE txid >= %(first)s::xid8
+)
+SELECT min(low), max(high), (SELECT array_agg(txid::text) FROM late)
+FROM (SELECT low, high FROM fresh UNION ALL SELECT low, high FROM late) AS bounds
 """
 
 # By the primary key: `IS TRUE` keeps the planner from the index on transactions, by which it would sort all the rest of
@@ -83,16 +85,12 @@ WHERE id > %(last)s AND id <= %(high)s AND (txid >= %(first)s::xid8) IS TRUE
 ORDER BY id LIMIT %(limit)s
 """
 
-PAGE_WITH_LATE: Final = f"""
-SELECT * FROM (
-  SELECT * FROM ({PAGE}) AS fresh
-  UNION ALL
-  SELECT found.* FROM unnest(%(running)s::xid8[]) AS ended(txid) CROSS JOIN LATERAL (
-    SELECT {{row}} FROM yeondong_outbox AS o
-    WHERE o.txid = ended.txid AND id > %(last)s AND id <= %(high)s
-      AND pg_visible_in_snapshot(txid, %(upto)s::pg_snapshot) {{condition}}
-    ORDER BY id LIMIT %(limit)s) AS found
-) AS page ORDER BY id LIMIT %(limit)s
+# One for each transaction that was running: for its own id the planner knows what it will find.
+LATE: Final = """
+SELECT {row} FROM yeondong_outbox
+WHERE txid = %({late})s::xid8 AND id > %(last)s AND id <= %(high)s
+  AND pg_visible_in_snapshot(txid, %(upto)s::pg_snapshot) {condition}
+ORDER BY id LIMIT %(limit)s
 """
 
 NOW: Final = "SELECT pg_current_snapshot()::text"
@@ -103,12 +101,16 @@ _by_id: Final = itemgetter(0)
 
 
 class Window(Struct, frozen=True):
-    """Rows visible in ``upto`` and not in ``seen``, with ids above ``last`` and up to ``high``."""
+    """Rows visible in ``upto`` and not in ``seen``, with ids above ``last`` and up to ``high``.
+
+    ``late`` are those transactions of ``seen.running`` that have brought rows meanwhile.
+    """
 
     seen: Snapshot
     upto: Snapshot
     last: int
     high: int
+    late: tuple[str, ...] = ()
 
 
 class Page(Struct, frozen=True):
@@ -136,11 +138,8 @@ class Windows:
         self._beside = beside
         also = f"UNION ALL {beside}" if beside else ""
         self._look = LOOK.format(condition=condition, beside=also)
-        self._pages = {
-            (with_late, sized): f"{_page(with_late=with_late, sized=sized, condition=condition)} {also}"
-            for with_late in (False, True)
-            for sized in (False, True)
-        }
+        self._condition = condition
+        self._also = also
         self._seen = BEGINNING
         self._window: Window | None = None
 
@@ -153,22 +152,20 @@ class Windows:
         """Go on behind a snapshot."""
         self._seen, self._window = seen, None
 
-    def begin_within(self, window: Window) -> None:
-        """Go on within a window."""
-        self._seen, self._window = window.seen, window
+    def begin_within(self, seen: Snapshot, upto: Snapshot, id: int) -> None:
+        """Go on within a window, behind an id."""
+        bounds = self._bounds(seen, upto)
+        self._seen, self._window = seen, structs.replace(bounds, last=max(id, bounds.last))
 
     def begin_above(self, id: int) -> None:
         """Go on behind an id, with all rows that are visible now."""
-        self.begin_within(Window(BEGINNING, self.now(), id, self.highest()))
+        now = self.now()
+        highest: int = self._link.look(HIGHEST)[0][0]
+        self._seen, self._window = BEGINNING, Window(BEGINNING, now, id, highest)
 
     def now(self) -> Snapshot:
         """Return the server's snapshot of this moment."""
         return snapshot(self._link.look(NOW)[0][0])
-
-    def highest(self) -> int:
-        """Return the highest id that is visible."""
-        highest: int = self._link.look(HIGHEST)[0][0]
-        return highest
 
     def page(self, limit: int) -> Page:
         """Return the next rows; none if there are no more for now."""
@@ -195,8 +192,11 @@ class Windows:
         if count <= limit and not has_large(found):
             self._seen = now
             return Page(found, seen, now, None, beside)
-        low, high = self._link.look(BOUNDS, {"first": seen.first, "running": running})[0]
-        return Page([], seen, now, Window(seen, now, (low or 1) - 1, high or 0), beside)
+        return Page([], seen, now, self._bounds(seen, now), beside)
+
+    def _bounds(self, seen: Snapshot, upto: Snapshot) -> Window:
+        low, high, late = self._link.look(BOUNDS, {"first": seen.first, "running": _array(seen.running)})[0]
+        return Window(seen, upto, (low or 1) - 1, high or 0, tuple(late or ()))
 
     def _turned(self, window: Window, limit: int) -> Page:
         seen, upto = window.seen, window.upto
@@ -206,20 +206,26 @@ class Windows:
             "last": window.last,
             "high": window.high,
             "limit": limit,
-            "running": _array(seen.running),
+            **{f"late{number}": late for number, late in enumerate(window.late)},
         }
-        with_late = bool(seen.running)
-        found, beside = apart(self._link.look(self._pages[with_late, False], values))
+        found, beside = apart(self._link.look(self.statement(len(window.late), sized=False), values))
         if has_large(found):
-            found, beside = apart(self._link.look(self._pages[with_late, True], values))
+            found, beside = apart(self._link.look(self.statement(len(window.late), sized=True), values))
         over = len(found) < limit and not is_full(found)
-        rest = None if over else Window(seen, upto, found[-1][0], window.high)
+        rest = None if over else structs.replace(window, last=found[-1][0])
         return Page(found, seen, upto, rest, beside)
 
-
-def _page(*, with_late: bool, sized: bool, condition: str) -> str:
-    rows = (PAGE_WITH_LATE if with_late else PAGE).format(row=ROW if sized else SMALL_ROW, condition=condition)
-    return SIZED.format(rows=rows) if sized else f"SELECT * FROM ({rows}) AS page"
+    def statement(self, late: int, *, sized: bool) -> str:
+        """Return the statement that reads a page of a window with so many late transactions."""
+        row, condition = ROW if sized else SMALL_ROW, self._condition
+        rows = [PAGE.format(row=row, condition=condition)]
+        rows += [LATE.format(row=row, condition=condition, late=f"late{number}") for number in range(late)]
+        page = rows[0]
+        if late:
+            page = " UNION ALL ".join(f"(SELECT * FROM ({each}) AS part)" for each in rows)
+            page = f"SELECT * FROM ({page}) AS parts ORDER BY id LIMIT %(limit)s"
+        page = SIZED.format(rows=page) if sized else f"SELECT * FROM ({page}) AS page"
+        return f"{page} {self._also}"
 
 
 def has_large(rows: list[Any]) -> bool:
