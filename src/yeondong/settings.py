@@ -67,6 +67,9 @@ class Settings:
     relay_lanes: Count = 1
     """Lanes of the outbox's relay. One keeps a broker busy; each has a connection of its own."""
 
+    relay_in_flight: Count = 2_000
+    """``in_flight`` for the relay: while one half is being sent, the other is fetched and marked."""
+
     relay_in_worker: bool = True
     """Whether ``yeondong run`` sends the outbox too. If not, start ``yeondong relay``."""
 

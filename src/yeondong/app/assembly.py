@@ -108,6 +108,7 @@ class _Assembly:
             suspicious=False,
             rewind=partial(self._rewind_outbox, rows),
             on_failure_in=outbox.on_failure_in,
+            in_flight=settings.relay_in_flight,
         )
         sinks = [app.broker.sink() for _ in range(outbox.policy.get("lanes", settings.relay_lanes))]
         return self._flow(
@@ -163,6 +164,7 @@ class _Assembly:
         rewind: Callable[[str], int] | None = None,
         repeats: Callable[[str], int] | None = None,
         on_failure_in: Mapping[str, OnFailure] | None = None,
+        in_flight: int | None = None,
     ) -> Plan:
         settings = self._settings
         default: OnFailure = "park" if traits.order is Order.NONE else "hold_key"
@@ -181,7 +183,7 @@ class _Assembly:
                 ),
             ),
             limits=Limits(
-                in_flight=settings.in_flight,
+                in_flight=settings.in_flight if in_flight is None else in_flight,
                 in_flight_bytes=settings.in_flight_bytes,
                 held=settings.held,
                 memory_wait_seconds=settings.memory_wait_seconds,

@@ -603,7 +603,8 @@ class Flow:
             self._wait(BUSY_SECONDS)
             return
         with self._waking.receiving():
-            deliveries = self._borrow(room, self._seconds_to_wait())
+            # At most half of all, so that the lanes have work while what they had is settled and the rest is received.
+            deliveries = self._borrow(min(room, (limits.in_flight + 1) // 2), self._seconds_to_wait())
         if deliveries:
             self._failpoint(RECEIVED)
             self._intake.arrive(deliveries)
