@@ -393,16 +393,17 @@ def test_a_worker_is_refused_that_needs_more_connections_than_there_can_be(
     execute(url, "GRANT USAGE ON SCHEMA {} TO {}", place[1], role)
     limited = as_role(url, role)
 
-    PostgresqlStore(limited).expect(4)
+    PostgresqlStore(limited, notify=True).expect(4)
+    PostgresqlStore(limited).expect(5)
     with pytest.raises(StoreError, match=rf"needs 7 connections.*role {role} allows 6"):
-        PostgresqlStore(limited).expect(5)
+        PostgresqlStore(limited).expect(6)
     with pytest.raises(StoreError, match="max_connections"):
         PostgresqlStore(url).expect(100_000)
     PostgresqlStore(limited, connections=6).expect(100_000)
 
 
 def test_lanes_take_turns_where_connections_are_few(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = PostgresqlStore(url, connections=3)
+    store = PostgresqlStore(url, connections=2)
     first, second = store.connect(), store.connect()
     tx = first.begin("first")
     with ThreadPoolExecutor() as threads:

@@ -61,10 +61,13 @@ def cautions(connection: Connection, facts: Facts) -> list[str]:
     return found
 
 
-def refuse_too_many(connection: Connection, needed: int, facts: Facts, address: str) -> None:
-    """Raise ``StoreError`` if so many can never be had; warn if they can't be had just now."""
+def checked_limit(connection: Connection, needed: int, facts: Facts, address: str) -> int | None:
+    """Return how many connections can be had at most; ``StoreError`` if fewer than needed, a warning if not just now.
+
+    None where nobody can tell.
+    """
     if facts.pooled:
-        return  # the pooler has a limit of its own, makes others wait beyond it, and does not tell it
+        return None  # the pooler has a limit of its own, makes others wait beyond it, and does not tell it
     there = room(connection)
     limits = {
         "max_connections of the server, without those reserved": there.server,
@@ -80,3 +83,4 @@ def refuse_too_many(connection: Connection, needed: int, facts: Facts, address: 
     free = there.server - there.used
     if needed > free:
         _log.warning("postgresql.few_connections_left free=%d needed=%d address=%r", free, needed, address)
+    return min(limit for limit in limits.values() if limit is not None)

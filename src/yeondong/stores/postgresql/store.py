@@ -12,14 +12,14 @@ from yeondong.core.message import Message
 from yeondong.errors import ConnectionLost
 from yeondong.stores.postgresql import schema
 from yeondong.stores.postgresql.adding import add, add_async
-from yeondong.stores.postgresql.connecting import cautions, refuse_too_many
+from yeondong.stores.postgresql.connecting import cautions, checked_limit
 from yeondong.stores.postgresql.link import Link, Place
 from yeondong.stores.postgresql.session import PostgresqlSession
 from yeondong.stores.postgresql.watching import Commits
 
 CONNECTIONS: Final = 10
-BESIDE: Final = 2
-"""Connections that are nobody else's: the keeper's, and the one that listens."""
+SPARE: Final = 5
+"""Connections beyond those that threads need, for transactions that handlers open themselves."""
 
 _log = logging.getLogger("yeondong.postgresql")
 
@@ -50,7 +50,8 @@ class PostgresqlStore:
         self._commits = Commits(self._place, notify=notify)
         self.poll_seconds: float | None = poll_seconds
         self._connections = connections
-        self._pool = Pool(self._server, CONNECTIONS if connections is None else max(1, connections - BESIDE))
+        self._beside = 2 if notify else 1  # the keeper's connection, and the one that listens
+        self._pool = Pool(self._server, CONNECTIONS if connections is None else connections - self._beside)
         self._link = Link(self._place, self._pool)
         self._schema = schema
         self._clock = clock or SystemClock()
@@ -66,16 +67,19 @@ class PostgresqlStore:
         return PostgresqlSession(Link(self._place, pool), self._clock, apart=apart)
 
     def expect(self, threads: int) -> None:
-        if self._connections is None:
-            self._pool.most = max(threads, CONNECTIONS)
-        elif self._connections - BESIDE < threads:
+        most = self._pool.most
+        if self._connections is not None and most < threads:
             _log.warning(
                 "postgresql.few_connections store_connections=%d needed=%d: flows and lanes wait for each other",
                 self._connections,
-                threads + BESIDE,
+                threads + self._beside,
             )
+        needed = self._beside + (threads if self._connections is None else min(threads, most))
         with self._link.connection() as connection:
-            refuse_too_many(connection, min(threads, self._pool.most) + BESIDE, self._server.facts(), self.address)
+            limit = checked_limit(connection, needed, self._server.facts(), self.address)
+        if self._connections is None:
+            spare = SPARE if limit is None else min(SPARE, limit - needed)
+            self._pool.most = threads + spare
 
     def add(self, tx: Any, messages: Sequence[Message]) -> None:
         self._commits.added(add(tx, self._place, messages))
