@@ -9,11 +9,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
-from heapq import heappop, heappush
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from yeondong.core.clock import Clock
@@ -24,10 +22,13 @@ from yeondong.core.traits import Traits
 from yeondong.errors import ConnectionLost, PositionLost, StoreError
 from yeondong.messaging.brokers.kafka import groups
 from yeondong.messaging.brokers.kafka.client import SYSTEM, Cluster
+from yeondong.messaging.brokers.kafka.commits import Commits
 from yeondong.messaging.brokers.kafka.envelope import message_of
+from yeondong.messaging.brokers.kafka.lookout import Lookout
 from yeondong.messaging.brokers.kafka.offsets import Place, Progress, place
 from yeondong.messaging.brokers.kafka.registry import Group
-from yeondong.messaging.brokers.kafka.topics import MISSING, Layout, layout
+from yeondong.messaging.brokers.kafka.returned import Returned
+from yeondong.messaging.brokers.kafka.topics import MISSING
 
 log = logging.getLogger("yeondong.kafka")
 
@@ -41,12 +42,6 @@ TUNING: Final = {
 OPEN_SECONDS: Final = 5.0
 """How long each question of an opening may take; the flow tries again after an outage."""
 
-COMMIT_SECONDS: Final = 0.2
-"""How often offsets are committed: what a killed process has settled since then is lent again."""
-
-CHECK_SECONDS: Final = 5.0
-"""How often the cluster is asked whether the topic is still the same."""
-
 FIRST_SLICE: Final = 0.002
 LAST_SLICE: Final = 0.05
 """librdkafka's waiting cannot be ended from outside: it waits in slices that grow, so that ``wake`` is heard soon."""
@@ -54,14 +49,6 @@ LAST_SLICE: Final = 0.05
 TEND_SECONDS: Final = 0.2
 """How long the flow may be at its limit before fetching is paused, which throws away what librdkafka has fetched."""
 
-# ILLEGAL_GENERATION is none of them: while others join or leave, it is said of a commit that was under way just then.
-EXPELLED: Final = frozenset(
-    {
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.FENCED_INSTANCE_ID,
-        KafkaError.GROUP_ID_NOT_FOUND,
-    }
-)
 LOST_PLACE: Final = frozenset(
     {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}  # noqa: SLF001
 )
@@ -112,15 +99,12 @@ class KafkaSource:
         self._numbers: dict[str, int] = {}
         self._progress = Progress()
         self._lent: dict[int, int] = {}
-        self._returned: dict[tuple[str, int], Delivery] = {}
-        self._returned_order: list[tuple[str, int]] = []
+        self._returned = Returned()
         self._ahead: list[Message] = []
         self._failed: Exception | None = None
         self._paused = False
         self._polled_at = 0.0
         self._commits = Commits()
-        self._looking: Future[Any] | None = None
-        self._look_at = 0.0
 
     # --- opening and closing ------------------------------------------------------------------------------------------
 
@@ -129,24 +113,23 @@ class KafkaSource:
         self.close()
         self._pid = os.getpid()
         self._revoked = revoked
-        self._layout = self._look()
+        self._lookout = Lookout(self._cluster, self._topic, self._asking, self._clock, self.session_seconds)
         self._group = self._known()
-        self.existing = frozenset(map(self._partition, self._layout.partitions))
-        if self._group.topic_id != self._layout.id:
+        self.existing = frozenset(map(self._partition, self._lookout.layout.partitions))
+        if self._group.topic_id != self._lookout.layout.id:
             log.warning(
                 "kafka.topic_made_anew topic=%r group=%r reason='what the former one held is gone; reading from the "
                 "start of this one'",
                 self._topic,
                 self._name,
             )
-            self._origin = f"kafka:{self._topic}@{self._layout.id}"
+            self._origin = f"kafka:{self._topic}@{self._lookout.layout.id}"
         else:
             self._origin = f"kafka:{self._topic}"
         consumer = self._cluster.consumer(self._options())
         consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         self._consumer = consumer
         self._polled_at = self._clock.elapsed()
-        self._look_at = self._polled_at + CHECK_SECONDS
 
     def _options(self) -> dict[str, Any]:
         session = int(self.session_seconds * 1000)
@@ -163,10 +146,6 @@ class KafkaSource:
             "on_commit": self._on_commit,
             "error_cb": self._on_error,
         }
-
-    def _look(self) -> Layout:
-        asked = self._asking().describe_topics(TopicCollection([self._topic]), request_timeout=OPEN_SECONDS)
-        return layout(self._cluster, self._topic, asked[self._topic])
 
     def _known(self) -> Group:
         try:
@@ -210,7 +189,7 @@ class KafkaSource:
         if limit <= 0:
             self._tend(consumer)
             return []
-        found = self._take_returned(limit)
+        found = self._returned.take(limit)
         if len(found) < limit and not self._ahead:
             try:
                 self._fetch(consumer, limit - len(found), 0.0 if found else wait_seconds)
@@ -263,26 +242,11 @@ class KafkaSource:
             self._raise_failed()
 
     def _keep(self, consumer: Consumer) -> None:
-        now = self._clock.elapsed()
-        self._tell_what_is_due(consumer, now)
-        if self._looking is not None:
-            if self._looking.done():
-                looked, self._looking, self._look_at = self._looking, None, now + CHECK_SECONDS
-                self._same(layout(self._cluster, self._topic, looked))
-        elif now >= self._look_at:
-            asked = self._asking().describe_topics(
-                TopicCollection([self._topic]), request_timeout=max(self.session_seconds, OPEN_SECONDS)
-            )
-            self._looking = asked[self._topic]
-
-    def _same(self, found: Layout) -> None:
-        if found.id != self._layout.id:
-            raise ConnectionLost(
-                SYSTEM, self._cluster.address, f"the topic {self._topic!r} was deleted and made anew; opening it anew"
-            )
-        if found.partitions != self._layout.partitions:
-            self._layout = found
-            self.existing = frozenset(map(self._partition, found.partitions))
+        self._tell_what_is_due(consumer)
+        before = self._lookout.layout
+        self._lookout.turn()
+        if self._lookout.layout is not before:
+            self.existing = self.existing.union(map(self._partition, self._lookout.layout.partitions))
 
     def _lend(self, consumer: Consumer, limit: int) -> list[Delivery]:
         records, self._ahead = self._ahead[:limit], self._ahead[limit:]
@@ -305,10 +269,6 @@ class KafkaSource:
                 lent[number] = offset + 1
         return found
 
-    def _take_returned(self, limit: int) -> list[Delivery]:
-        order = self._returned_order
-        return [self._returned.pop(heappop(order)) for _ in range(min(limit, len(order)))] if order else []
-
     def wake(self) -> None:
         self._woken = True
 
@@ -324,9 +284,7 @@ class KafkaSource:
             if number is not None:
                 self._progress.settle(number, offset + 1)
         if self._returned:
-            for key in [key for key in self._returned if key[1] <= last.get(key[0], -1)]:
-                del self._returned[key]
-            self._returned_order = sorted(self._returned)
+            self._returned.drop(lambda name, offset: offset <= last.get(name, -1))
         self._commits.wanted = self._commits.wanted or bool(last)
         if self._consumer is not None:
             self._tell_what_is_due(self._opened())
@@ -334,13 +292,9 @@ class KafkaSource:
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             number = self._numbers.get(delivery.partition)
-            key = (delivery.partition, delivery.receipt)
-            if number is None or key in self._returned:
-                continue
-            settled = self._progress.settled(number)
-            if settled is not None and settled <= delivery.receipt < self._lent.get(number, settled):
-                self._returned[key] = delivery
-                heappush(self._returned_order, key)
+            settled = None if number is None else self._progress.settled(number)
+            if number is not None and settled is not None and settled <= delivery.receipt < self._lent[number]:
+                self._returned.put(delivery)
 
     def confirm(self) -> bool:
         """Commit where all partitions stand, which Kafka refuses to who is no longer a member."""
@@ -360,13 +314,13 @@ class KafkaSource:
             commits.ask(self.partitions)
         return False
 
-    def _tell_what_is_due(self, consumer: Consumer, now: float | None = None) -> None:
-        if self._commits.due(now if now is not None else self._clock.elapsed()):
+    def _tell_what_is_due(self, consumer: Consumer) -> None:
+        if self._commits.due(self._clock.elapsed()):
             self._tell(consumer, self._progress.untold())
 
     def _tell(self, consumer: Consumer, partitions: Iterable[int]) -> bool:
         """Commit asynchronously; what comes of it is heard by ``_on_commit``. False if nothing was sent."""
-        offsets = self._progress.commits(self._topic, self._group, self._layout.id, partitions)
+        offsets = self._progress.commits(self._topic, self._group, self._lookout.layout.id, partitions)
         self._commits.wanted = False
         if not offsets:
             return False
@@ -388,13 +342,13 @@ class KafkaSource:
         if first is not None:
             log.debug("kafka.not_committed topic=%r group=%r reason=%r", self._topic, self._name, first.str())
             if first.code() in MISSING:
-                self._look_at = 0.0
+                self._lookout.soon()
 
     def _on_error(self, error: KafkaError) -> None:
         """Hear what librdkafka says in the background. It says that all brokers are down also where one restarts."""
         self._cluster.reasons.note(error)
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's own code
-            self._look_at = 0.0
+            self._lookout.soon()
 
     def lag(self) -> Lag:
         """Count what waits in this reader's partitions."""
@@ -412,7 +366,7 @@ class KafkaSource:
             for each in committed:
                 if each.error is not None:
                     raise KafkaException(each.error)  # noqa: TRY301 - one way to fail
-            places = {each.partition: place(self._group, self._layout.id, each) for each in committed}
+            places = {each.partition: place(self._group, self._lookout.layout.id, each) for each in committed}
             consumer.incremental_assign([TopicPartition(self._topic, n, at.offset) for n, at in places.items()])
             if self._paused and places:
                 consumer.pause([TopicPartition(self._topic, number) for number in places])
@@ -428,6 +382,8 @@ class KafkaSource:
             self._lent[number] = at.offset
             self._names[number] = self._partition(number)
             self._numbers[self._names[number]] = number
+            if not at.told:
+                log.info("kafka.begins partition=%r group=%r offset=%d", self._names[number], self._name, at.offset)
         self._commits.wanted, self._commits.expelled = True, None
         self.existing = self.existing.union(self._numbers)
         self.partitions = frozenset(self._numbers)
@@ -444,8 +400,7 @@ class KafkaSource:
             return
         names = frozenset(gone.values())
         self._ahead = [record for record in self._ahead if record.partition() not in gone]
-        self._returned = {key: delivery for key, delivery in self._returned.items() if key[0] not in names}
-        self._returned_order = sorted(self._returned)
+        self._returned.drop(lambda name, _offset: name in names)
         if lost:
             log.warning("kafka.partitions_lost group=%r partitions=%r", self._name, sorted(names))
         try:
@@ -484,7 +439,7 @@ class KafkaSource:
 
     def _find_place(self, consumer: Consumer, number: int, offset: int, error: KafkaError) -> None:
         """Go on behind what the retention has deleted, and count it; anything else nobody can decide but a person."""
-        self._same(self._look())
+        self._lookout.require_same(self._lookout.look())
         partition = TopicPartition(self._topic, number)
         try:
             low, high = consumer.get_watermark_offsets(partition, timeout=OPEN_SECONDS, cached=False)
@@ -520,45 +475,3 @@ class KafkaSource:
 
     def _assigned(self) -> list[TopicPartition]:
         return [TopicPartition(self._topic, number) for number in self._names]
-
-
-class Commits:
-    """Which commits are under way, and what Kafka answered."""
-
-    def __init__(self) -> None:
-        self.wanted = False
-        self.asked: int | None = None
-        self.asked_for: frozenset[str] | None = None
-        self.expelled: KafkaError | None = None
-        self._sent = 0
-        self._sent_at = 0.0
-        self._heard = 0
-        self._failed = False
-
-    def due(self, now: float) -> bool:
-        return self.wanted and now - self._sent_at >= COMMIT_SECONDS
-
-    def send(self, now: float) -> None:
-        self._sent += 1
-        self._sent_at = now
-
-    def heard(self, error: KafkaError | None) -> None:
-        self._heard += 1
-        if error is not None:
-            self.wanted = self._failed = True
-            if error.code() in EXPELLED:
-                self.expelled = error
-
-    def ask(self, partitions: frozenset[str]) -> None:
-        """Take the commit just sent as a question whether we are still a member."""
-        self.asked, self.asked_for, self._failed = self._sent, partitions, False
-
-    def overdue(self, now: float) -> bool:
-        return now - self._sent_at > OPEN_SECONDS
-
-    def answer(self) -> bool:
-        """Whether Kafka has taken everything up to the question."""
-        if self.asked is None or self._heard < self.asked:
-            return False
-        self.asked = None
-        return not self._failed
