@@ -254,6 +254,17 @@ def test_a_limit_that_was_lowered_refuses_by_message_and_keeps_the_order(scene: 
     assert "other" in scene.arrived()
 
 
+def test_a_batch_that_is_refused_lets_no_later_one_of_its_key_pass(scene: Scene) -> None:
+    scene.sink.send([message("first", key=None)], soon())
+    scene.limit(300_000)
+    sent = [message(f"m{i}", data=os.urandom(250_000)) for i in range(4)]  # three fill a batch, the last passes
+
+    assert scene.sink.send(sent, soon()) == []
+
+    arrived = [id for id in scene.arrived() if id != "first"]
+    assert list(dict.fromkeys(arrived)) == ids(sent)
+
+
 def test_what_a_broker_finds_invalid_is_refused_alone(scene: Scene) -> None:
     scene.make("states", config={"cleanup.policy": "compact"})
     sent = [message("a", channel="states", key="k"), message("no key", key=None, channel="states")]
@@ -267,24 +278,27 @@ def test_what_a_broker_finds_invalid_is_refused_alone(scene: Scene) -> None:
 # --- outages ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_topic_that_was_deleted_is_an_outage_and_is_not_made_again(scene: Scene) -> None:
-    scene.sink.send([message("lost")], soon())
-    scene.delete("orders")
+def test_a_topic_that_was_deleted_is_an_outage_and_is_not_made_again() -> None:
+    with PrivateKafka(settings={"auto.create.topics.enable": "true"}) as server:
+        scene = Scene(server.url)
+        scene.sink.send([message("lost")], soon())
+        scene.delete("orders")
 
-    with pytest.raises(ConnectionLost, match=f"there is no topic '{scene.prefix}orders'"):
-        scene.sink.send([message("waits")], soon())
-    assert f"{scene.prefix}orders" not in scene.admin.list_topics(timeout=10).topics
-    assert scene.broker.create(["orders"]) == [f"{scene.prefix}orders"]
+        with pytest.raises(ConnectionLost, match=f"there is no topic '{scene.prefix}orders'"):
+            scene.sink.send([message("waits")], soon())
+        assert f"{scene.prefix}orders" not in scene.admin.list_topics(timeout=10).topics
+        assert scene.broker.create(["orders"]) == [f"{scene.prefix}orders"]
 
-    assert scene.sink.send([message("waits")], soon()) == []
-    assert scene.arrived() == ["waits"]
+        assert scene.sink.send([message("waits")], soon()) == []
+        assert scene.arrived() == ["waits"]
+        scene.close()
 
 
 def test_a_clock_that_the_brokers_do_not_believe_is_an_outage(scene: Scene) -> None:
     scene.make("strict", config={"message.timestamp.before.max.ms": "0"})
 
     with pytest.raises(ConnectionLost, match="timestamp"):
-        scene.sink.send(messages(3, channel="strict"), soon())
+        scene.sink.send(messages(3_000, channel="strict"), soon())  # it takes more than a millisecond
 
     assert scene.sink.send([message("elsewhere")], soon()) == []
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -16,12 +16,9 @@ from yeondong.messaging.brokers.kafka.client import Cluster
 from yeondong.messaging.brokers.kafka.envelope import headers_of
 from yeondong.messaging.brokers.kafka.topics import REGISTRY
 
-LINGER_SECONDS: Final = 0.005
-"""While a list is handed over, batches fill for so long. Waiting for the list then sends what is left at once."""
-
 LEAST_SECONDS: Final = 0.02
-FULL_SECONDS: Final = 0.1
-QUEUED_MESSAGES: Final = 100_000
+RECORD_BYTES: Final = 400
+"""What a message takes beside its data, its key and its own headers, and mostly less than that."""
 
 CONSEQUENCES: Final = frozenset(
     {
@@ -37,9 +34,12 @@ class Line:
     """An idempotent producer.
 
     It is never mended: what failed once is emptied, so that nothing it still has is handed over late, or behind its
-    successor. ``enable.gapless.guarantee`` ends it at the first batch that the brokers refuse; by itself it would go on
-    with later messages of the same keys. ``message.timeout.ms`` is there for a process that was stopped: once it goes
-    on, librdkafka drops what is too old before this process's own threads can.
+    successor. ``message.timeout.ms`` is there for a process that was stopped: once it goes on, librdkafka drops what is
+    too old before this process's own threads can.
+
+    At no time is there more than one batch of a partition under way: where the brokers refuse the first batch that a
+    producer has for a partition, they would take the second. So nothing goes before a whole batch is there, and each is
+    waited for. ``enable.gapless.guarantee`` ends the producer where that was not enough.
     """
 
     def __init__(self, cluster: Cluster, *, seconds: float, batch_bytes: int, message_bytes: int) -> None:
@@ -47,6 +47,8 @@ class Line:
         self.patience_seconds = 0.9 * self.seconds  # so that a list fails as a whole, and not one message after another
         self.pid = os.getpid()
         self._cluster = cluster
+        self._batch_bytes = batch_bytes
+        self._known: set[str] = set()
         self._failed: list[KafkaError] = []
         self._producer = cluster.producer(
             {
@@ -55,10 +57,11 @@ class Line:
                 "enable.gapless.guarantee": True,
                 "partitioner": "murmur2_random",
                 "message.timeout.ms": int(self.seconds * 1_000),
-                "linger.ms": min(LINGER_SECONDS, self.seconds / 4) * 1_000,
+                "linger.ms": self.seconds / 4 * 1_000,  # flushing does not wait for it
                 "batch.size": batch_bytes,
+                "batch.num.messages": 1_000_000,
                 "message.max.bytes": message_bytes,
-                "queue.buffering.max.messages": QUEUED_MESSAGES,
+                "queue.buffering.max.messages": 0,  # bounded by the batch
                 "allow.auto.create.topics": False,
                 # Told of failures alone: a call for each message that arrived would cost a fifth of the speed.
                 "delivery.report.only.error": True,
@@ -84,21 +87,36 @@ class Line:
 
         ``left`` says how many seconds there are; it may raise.
         """
-        produce = self._producer.produce
+        produce, size = self._producer.produce, 0
         try:
+            self._learn({topics[message.channel] for message in messages}, left)
             for message in messages:
-                topic, headers = topics[message.channel], headers_of(message)
-                try:
-                    produce(topic, message.data, message.key, headers=headers)
-                except BufferError:
-                    self._wait_for_room(left)
-                    produce(topic, message.data, message.key, headers=headers)
-            waiting = self._producer.flush(left())
+                data, key, headers = message.data, message.key, headers_of(message)
+                more = RECORD_BYTES + (len(data) if data else 0) + (4 * len(key) if key else 0)
+                if message.headers:
+                    more += sum(len(name) + 4 * len(value or "") + 10 for name, value in headers)
+                size += more
+                if size > self._batch_bytes and size > more:
+                    if (error := self._flush(left)) is not None:
+                        return error
+                    size = more
+                produce(topics[message.channel], data, key, headers=headers)
+            return self._flush(left)
         except (KafkaException, SystemError) as error:
             return self._ended(error)
+
+    def _flush(self, left: Callable[[], float]) -> KafkaError | None:
+        waiting = self._producer.flush(left())
         if self._failed:
             return self._cause()
         return KafkaError(KafkaError._TIMED_OUT, f"{waiting} messages were not confirmed") if waiting else None
+
+    def _learn(self, topics: Collection[str], left: Callable[[], float]) -> None:
+        """Ask where topics are that are new here: what librdkafka has to ask for by itself goes one by one."""
+        for topic in topics:
+            if topic not in self._known:
+                self._producer.list_topics(topic, timeout=left())
+                self._known.add(topic)
 
     def _ended(self, error: KafkaException | SystemError) -> KafkaError:
         """Return why the producer has ended: what is purged tells it, or was told before.
@@ -111,10 +129,6 @@ class Line:
             return self._cause()
         cause = error.args[0] if error.args else error
         return cause if isinstance(cause, KafkaError) else KafkaError(KafkaError._FATAL, str(error))
-
-    def _wait_for_room(self, left: Callable[[], float]) -> None:
-        while len(self._producer) >= QUEUED_MESSAGES // 2:
-            self._producer.poll(min(left(), FULL_SECONDS))
 
     def _note(self, error: KafkaError, _record: Record) -> None:
         self._failed.append(error)
