@@ -3,7 +3,10 @@
 # ruff: noqa: PLR2004 - numbers of a scenario stand where they are checked
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
+
+import pytest
 
 from yeondong.testing.store_suite.scene import FLOW, GROUP, Scene, failed, hold
 
@@ -33,6 +36,24 @@ class InboxSuite:
 
         with scene.committed(scene.rival) as tx:
             assert scene.rival.inbox.claim(tx, GROUP, ["a", "b"]) == {"b"}
+
+    @pytest.mark.parametrize("commits", [True, False])
+    def test_a_claim_waits_for_another_of_the_same_id(self, scene: Scene, *, commits: bool) -> None:
+        first = scene.session.begin("first")
+        assert scene.session.inbox.claim(first, GROUP, ["a"]) == {"a"}
+
+        def second() -> set[str]:
+            with scene.committed(scene.rival) as tx:
+                return scene.rival.inbox.claim(tx, GROUP, ["b", "a"])
+
+        with ThreadPoolExecutor() as threads:
+            claiming = threads.submit(second)
+            assert wait([claiming], 0.2).not_done
+            if commits:
+                first.commit()
+            else:
+                first.rollback()
+            assert claiming.result(scene.patience_seconds) == ({"b"} if commits else {"a", "b"})
 
     def test_claims_can_be_taken_back(self, scene: Scene) -> None:
         with scene.committed() as tx:

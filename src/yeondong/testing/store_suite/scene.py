@@ -70,7 +70,7 @@ class Scene:
         self.traits = traits
         self.session = store.connect()
         self.rival = rival.connect()
-        self._patience_seconds = patience_seconds
+        self.patience_seconds = patience_seconds
         self._also: list[Session] = []
 
     def another(self, store: Store | None = None) -> Session:
@@ -132,13 +132,13 @@ class Scene:
 
     def until(self, look: Callable[[], T | None]) -> T:
         """Look until there is something true, for as long as the test has patience."""
-        give_up = time.monotonic() + self._patience_seconds
+        give_up = time.monotonic() + self.patience_seconds
         pause = threading.Event()
         while True:
             found = look()
             if found:
                 return found
-            assert time.monotonic() < give_up, f"did not come within {self._patience_seconds:g} s"
+            assert time.monotonic() < give_up, f"did not come within {self.patience_seconds:g} s"
             pause.wait(0.01)
 
     def close(self) -> None:

@@ -103,6 +103,39 @@ class TransactionSuite:
         assert effects.claim("m1") == set()
         assert effects.waiting() == ["m2"]
 
+    def test_a_transaction_of_several_messages_is_one_too(self, effects: Scene) -> None:
+        tx = effects.session.begin("test", together=True)
+        new = effects.session.inbox.claim(tx, GROUP, ["m1", "m2", "m3"])
+        for id in (1, 2):
+            tx.execute(INSERT, Record(id, f"n{id}"))
+            effects.store.add(tx, [message(f"out {id}")])
+            assert tx.current()
+        found = [row[0] for row in tx.execute(SELECT, {"id": 2})]
+        effects.session.inbox.unclaim(tx, GROUP, ["m3"])
+        tx.commit()
+
+        assert new == {"m1", "m2", "m3"}
+        assert found == ["n2"]
+        assert self.names(effects) == ["n1", "n2"]
+        assert effects.claim("m1", "m2", "m3") == {"m3"}
+        assert effects.waiting() == ["out 1", "out 2"]
+
+    def test_an_error_among_several_messages_is_told_by_the_commit_at_the_latest(self, effects: Scene) -> None:
+        def fail() -> None:
+            for id in (1, 1, 2):
+                tx.execute(INSERT, Record(id, f"n{id}"))
+            tx.commit()
+
+        tx = effects.session.begin("test", together=True)
+        effects.session.inbox.claim(tx, GROUP, ["m1"])
+        with pytest.raises(Exception, match=r"(?i)unique") as raised:
+            fail()
+        assert effects.session.lost(raised.value, tx) is None
+        tx.rollback()
+
+        assert self.names(effects) == []
+        assert effects.claim("m1") == {"m1"}
+
     def test_a_transaction_that_is_rolled_back_leaves_nothing(self, effects: Scene) -> None:
         tx = effects.session.begin("test")
         effects.session.inbox.claim(tx, GROUP, ["m1"])
