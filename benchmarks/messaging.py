@@ -12,6 +12,7 @@ BARE_INBOX = "benchmarks.sides.bare_inbox"
 FASTSTREAM = "benchmarks.sides.peer_faststream"
 
 BYTES = 256
+ROUNDS = 3
 PUBLISHED = 1_000
 GROUP = 50
 KAFKA = ["kafka"]
@@ -25,7 +26,7 @@ def works(quick: bool) -> Sequence[Work]:  # noqa: FBT001 -- the command's flag
 
 
 def _publishing(quick: bool) -> Sequence[Work]:  # noqa: FBT001
-    many, few = (2_000, 20) if quick else (200_000, 1_000)
+    many, few = (2_000, 20) if quick else (200_000, 500)
     peer_many = 2_000 if quick else 20_000
     return [
         Work(
@@ -51,6 +52,7 @@ peer="faststream",
                 "bytes": BYTES, "keys": 1_000, "messages": messages, "messages for FastStream": for_peer,
                 "at once": each, "partitions": 4,
             },
+            rounds=ROUNDS,
         )
         for name, messages, for_peer, each, at_once, targets in (
             (
@@ -87,6 +89,7 @@ peer="faststream",
             "bytes": BYTES, "keys": 1_000, "messages": messages, "messages for FastStream": for_peer, "lanes": lanes,
             "partitions": 4,
         },
+            rounds=ROUNDS,
     )  # fmt: skip
 
 
@@ -106,4 +109,5 @@ def _inbox(quick: bool) -> Work:  # noqa: FBT001
         limit_is=f"bare psycopg, groups of {GROUP}: claim the ids in one statement, insert the effects through a "
         "pipeline, commit; the messages come from nowhere, while ours come from Kafka and its offsets are kept",
         settings={"bytes": BYTES, "messages": messages, "lanes": lanes, "effects": "one insert for each message"},
+        rounds=ROUNDS,
     )

@@ -13,6 +13,7 @@ LATENCY = "benchmarks.sides.outbox_postgresql_latency"
 FASTSTREAM_OUTBOX = "benchmarks.sides.peer_faststream_outbox"
 
 BYTES = 256
+ROUNDS = 3
 BARE_BATCH = 5_000  # the best of 500, 1,000, 2,000 and 5,000
 PEER_BATCH = 2_000  # the same
 MILLION = 1_000_000
@@ -26,8 +27,8 @@ def works(quick: bool) -> Sequence[Work]:  # noqa: FBT001 -- the command's flag
 
 
 def _rates(quick: bool) -> Sequence[Work]:  # noqa: FBT001
-    rows = 3_000 if quick else 200_000
-    for_peer = 2_000 if quick else 40_000
+    rows = 3_000 if quick else 100_000
+    for_peer = 2_000 if quick else 30_000
     settings = {"bytes": BYTES, "keys": 1_000, "rows": rows, "rows for txoutbox": for_peer, "lanes": 1}
     ours = {"rows": rows, "size": BYTES}
     bare = {"rows": rows, "size": BYTES, "batch": BARE_BATCH}
@@ -49,6 +50,7 @@ def _rates(quick: bool) -> Sequence[Work]:  # noqa: FBT001
             limit_is=f"a bare loop on the same table, {BARE_BATCH} rows at a time: fetch all columns of the first "
             "waiting rows as tuples, mark them with one statement and commit; no objects, no lease, one connection",
             settings=settings,
+            rounds=ROUNDS,
         ),
         Work(
             name="outbox.postgresql.position.null",
@@ -58,6 +60,7 @@ def _rates(quick: bool) -> Sequence[Work]:  # noqa: FBT001
             limit_is=f"a bare loop on the same table, {BARE_BATCH} rows at a time: fetch all columns of the rows of a "
             "snapshot window as tuples; nothing is saved",
             settings=settings,
+            rounds=ROUNDS,
         ),
         *(
             Work(
@@ -79,6 +82,7 @@ def _rates(quick: bool) -> Sequence[Work]:  # noqa: FBT001
                 "headers and a callback each, acks=all, idempotent; the next batch is fetched and produced while one "
                 f"is being acknowledged, {marked}",
                 settings={**settings, "partitions": 4},
+                rounds=ROUNDS,
             )
             for marking, marked in (
                 ("status", "which is marked then with one statement"),
@@ -89,7 +93,7 @@ def _rates(quick: bool) -> Sequence[Work]:  # noqa: FBT001
 
 
 def _latencies(quick: bool) -> Sequence[Work]:  # noqa: FBT001
-    samples, idle = (2, 1) if quick else (100, 10)
+    samples, idle = (2, 1) if quick else (60, 10)
     options = {"samples": samples, "idle_seconds": idle}
     peer = Side(
         "faststream-outbox",
@@ -98,7 +102,7 @@ def _latencies(quick: bool) -> Sequence[Work]:  # noqa: FBT001
         options,
         needs=BOTH,
         peer="faststream-outbox",
-        differs="its relay hears of each commit by NOTIFY, one for each transaction and queue, in both works; no "
+        differs="its relay hears of each commit by NOTIFY, one for each transaction and queue; no "
         "order of a key; its consumer of the table is FastStream's, its producer aiokafka, idempotent, acks=all",
     )
     poll_ms = 500
@@ -111,14 +115,14 @@ def _latencies(quick: bool) -> Sequence[Work]:  # noqa: FBT001
                 Part(f"outbox.postgresql.latency.{way}.idle", "transactions/s", "idle"),
             ],
             ours=Side("ours", LATENCY, "latency", {**options, "way": way}, needs=BOTH),
-            peers=[peer],
+            peers=[peer] if way == "notify" else [],
             limit=Side("limit", "benchmarks.sides.bare_kafka", "latency", {"samples": samples}, needs=["kafka"]),
             limit_is="a bare producer and the same bare consumer: from the call of produce to the arrival",
             settings={
                 "from": "the return of commit",
                 "to": "the arrival at a bare Kafka consumer, the relay is another process",
                 "samples": samples,
-                "pause between": "200 to 600 ms",
+                "pause between": "300 to 900 ms, of the limit 50 to 150 ms",
                 "idle": f"transactions in {idle} s without a message, those of leases and heartbeats included",
             },
             rounds=1,

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks.sides.kafka import PARTITIONS, create_topic
 
-PAUSE_SECONDS = (0.2, 0.6)
+PAUSE_SECONDS = (0.3, 0.9)
 GIVE_UP_SECONDS = 60.0
 
 
@@ -36,7 +36,9 @@ class Arrivals:
             if message is not None and message.error() is None:
                 self._came.put(time.perf_counter())
 
-    def measure(self, act: Callable[[int], float], samples: int) -> Mapping[str, float]:
+    def measure(
+        self, act: Callable[[int], float], samples: int, pause_seconds: tuple[float, float] = PAUSE_SECONDS
+    ) -> Mapping[str, float]:
         """Act, one at a time; ``act`` returns from when on its message was under way, by ``time.perf_counter``.
 
         The pauses have nothing to do with the pace at which anybody looks.
@@ -45,7 +47,7 @@ class Arrivals:
         for number in range(samples + 1):
             began = act(number)
             took.append((self._came.get(timeout=GIVE_UP_SECONDS) - began) * 1_000)
-            time.sleep(chance.uniform(*PAUSE_SECONDS))
+            time.sleep(chance.uniform(*pause_seconds))
         del took[0]  # it waited until everybody had started
         return {"p50": statistics.median(took), "p99": sorted(took)[int(len(took) * 0.99)], "most": max(took)}
 

@@ -16,6 +16,7 @@ from benchmarks.sides.running import leave_out, run
 
 BATCH = 1_000
 WAIT_SECONDS = 60.0
+PAUSE_SECONDS = (0.05, 0.15)  # nobody sleeps meanwhile that would have to be woken
 
 
 def headers_of(number: int) -> list[tuple[str, bytes]]:
@@ -116,7 +117,7 @@ def latency(kafka: str, topic: str, samples: int) -> Mapping[str, float]:
         return began
 
     try:
-        return arrivals.measure(act, samples)
+        return arrivals.measure(act, samples, PAUSE_SECONDS)
     finally:
         arrivals.close()
 
