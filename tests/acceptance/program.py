@@ -26,11 +26,12 @@ def die() -> None:
 def pause(app: Yeondong) -> Callable[[], None]:
     """Stop this process; on SQLite between its transactions: with the only write lock it would stop the others too."""
     if not str(app.settings.store or "sqlite").startswith("sqlite"):
-        return lambda: os.kill(os.getpid(), signal.SIGSTOP)
+        # To this thread, which then goes nowhere before the whole process has stopped.
+        return lambda: signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
     def stop_here() -> None:
         with sqlite_file(app.store.address).writing("a pause"):
-            # To this thread, which then can't leave the block before the whole process has stopped.
+            # To this thread, as above: it can't leave the block before.
             signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
     return stop_here
