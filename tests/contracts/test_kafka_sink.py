@@ -48,6 +48,7 @@ PLACED = Message(
     datetime(2026, 2, 3, 4, 5, 6, 789_000, UTC),
 )
 LARGE = bytes(5_000)
+STRICT = {"message.timestamp.type": "CreateTime", "message.timestamp.before.max.ms": "0"}
 
 
 class Scene:
@@ -295,7 +296,7 @@ def test_a_topic_that_was_deleted_is_an_outage_and_is_not_made_again() -> None:
 
 
 def test_a_clock_that_the_brokers_do_not_believe_is_an_outage(scene: Scene) -> None:
-    scene.make("strict", config={"message.timestamp.before.max.ms": "0"})
+    scene.make("strict", config=STRICT)
 
     with pytest.raises(ConnectionLost, match="timestamp"):
         scene.sink.send(messages(3_000, channel="strict"), soon())  # it takes more than a millisecond
