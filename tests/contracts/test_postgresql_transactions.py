@@ -62,14 +62,14 @@ def test_rows_and_their_number_are_read_in_the_midst_of_it(session: Session, url
     tx = session.begin("test", together=together)
     tx.execute(INSERT, [{"id": number, "name": f"n{number}"} for number in range(3)])
     found = list(tx.execute("SELECT id, name FROM effects WHERE id > :id ORDER BY id", {"id": 0}))
-    changed = tx.connection.execute("UPDATE effects SET name = 'x' WHERE id = 99")
+    changed = tx.connection.execute("UPDATE effects SET name = 'x' WHERE id = 99").rowcount
     cursor = tx.connection.cursor()
     cursor.execute("UPDATE effects SET name = 'two' WHERE id = %s RETURNING name", (2,))
     described = cursor.description
     tx.commit()
 
     assert found == [(1, "n1"), (2, "n2")]
-    assert changed.rowcount == 0
+    assert changed == 0
     assert [column.name for column in described] == ["name"]
     assert names(url) == ["n0", "n1", "two"]
 
