@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -27,6 +28,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from msgspec.structs import replace
 
 from tests.contracts.kafka_brokers import broker_at, new_prefix, read, remove
+from tests.servers.certificates import certificate
 from tests.servers.kafka import PASSWORD, USER, PrivateKafka
 from tests.servers.shared import missing
 from yeondong.core.clock import SystemClock
@@ -482,6 +484,23 @@ def test_tls_and_a_password_by_settings() -> None:
             secured(server, **login(server, **{"sasl.password": "wrong"})).prepare(["orders"])
         assert PASSWORD not in str(refused.value)
         assert USER == "app"
+
+
+def test_a_certificate_of_our_own_where_the_brokers_ask_for_one(tmp_path: Path) -> None:
+    own = certificate(tmp_path, "shop.test")
+    asking = {
+        "listener.name.client.ssl.client.auth": "required",
+        "listener.name.client.ssl.truststore.type": "PEM",
+        "listener.name.client.ssl.truststore.certificates": own.authority.read_text().strip().replace("\n", "\\n"),
+    }
+    with PrivateKafka(tls_host="localhost", settings=asking) as server:
+        security = login(server, **{"ssl.certificate.location": str(own.chain), "ssl.key.location": str(own.key)})
+        broker = secured(server, **security)
+        broker.create(["orders"])
+        assert broker.sink().send([message("known")], soon()) == []
+
+        with pytest.raises(ConnectionLost):
+            secured(server, **login(server)).prepare(["orders"])
 
 
 def test_a_certificate_for_another_host_is_refused() -> None:

@@ -17,6 +17,9 @@ from yeondong.messaging.brokers.kafka.envelope import headers_of
 from yeondong.messaging.brokers.kafka.topics import REGISTRY
 
 LEAST_SECONDS: Final = 0.02
+PART_BYTES: Final = 4 * 1024 * 1024
+"""At most so much is handed over between two looks at the clock."""
+
 RECORD_BYTES: Final = 400
 """What a message takes beside its data, its key and its own headers, and mostly less than that."""
 
@@ -47,7 +50,7 @@ class Line:
         self.patience_seconds = 0.9 * self.seconds  # so that a list fails as a whole, and not one message after another
         self.pid = os.getpid()
         self._cluster = cluster
-        self._batch_bytes = batch_bytes
+        self._part_bytes = min(batch_bytes, PART_BYTES)
         self._known: set[str] = set()
         self._failed: list[KafkaError] = []
         self._producer = cluster.producer(
@@ -96,7 +99,7 @@ class Line:
                 if message.headers:
                     more += sum(len(name) + 4 * len(value or "") + 10 for name, value in headers)
                 size += more
-                if size > self._batch_bytes and size > more:
+                if size > self._part_bytes and size > more:
                     if (error := self._flush(left)) is not None:
                         return error
                     size = more
