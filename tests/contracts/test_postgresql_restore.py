@@ -13,6 +13,7 @@ from msgspec import structs
 
 from scripts.servers.postgresql import programs
 from tests.servers.postgresql import PrivatePostgresql
+from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
 from yeondong.core.store import RELAY, OutboxLog
 from yeondong.errors import PositionLost
@@ -62,6 +63,14 @@ def log_of(store: PostgresqlStore) -> OutboxLog:
     log = store.connect().outbox_log
     log.resume()
     return log
+
+
+def rest_of(log: OutboxLog) -> list[Delivery]:
+    """Read until nothing comes any more: a read ends with its window."""
+    found: list[Delivery] = []
+    while rows := log.read(100):
+        found.extend(rows)
+    return found
 
 
 def restore(source: str, target: str) -> None:
@@ -174,3 +183,35 @@ def test_a_relay_by_status_goes_on_after_a_dump(dumped_and_restored: tuple[str, 
     add(store, target, "newest")
     assert ids(outbox.waiting(10, ())) == ["newest"]
     assert ids(store.connect().outbox.waiting(10, ())) == ["newest"]
+
+
+# --- the whole server -------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_was_set_back_goes_on_and_passes_nothing_over() -> None:
+    """Its transaction ids are given anew, and so are its row ids; rows and position went back together."""
+    with PrivatePostgresql() as server:
+        url = server.url(server.create_database())
+        store, fence = made(url)
+        add(store, url, "m1", "m2")
+        log = log_of(store)
+        rows = log.read(10)
+        log.save(rows[0].receipt, fence)
+        server.kill()
+        saved = server.folder / "saved"
+        subprocess.run(["cp", "-a", server.server.data, saved], check=True)
+        server.start()
+        store = PostgresqlStore(url)
+        add(store, url, "m3", "lost")
+        log = log_of(store)
+        rows = rest_of(log)
+        assert ids(rows) == ["m2", "m3", "lost"]
+        log.save(rows[-1].receipt, lease(store))
+        server.kill()
+        subprocess.run(["rm", "-r", server.server.data], check=True)
+        subprocess.run(["cp", "-a", saved, server.server.data], check=True)
+        server.start()
+
+        store = PostgresqlStore(url)
+        add(store, url, "m4", "m5", "m6")
+        assert ids(rest_of(log_of(store))) == ["m2", "m4", "m5", "m6"]
