@@ -213,3 +213,13 @@ def test_the_outage_of_another_database_of_the_handler_is_none_of_ours(session: 
     tx.rollback()
     assert session.lost(raised.value, tx) is None
     assert session.lost(raised.value) is not None
+
+
+def test_an_outage_that_the_handler_met_elsewhere_first_is_ours_too(session: Session, url: str) -> None:
+    tx = session.begin("test")
+    ((pid,),) = tx.execute("SELECT pg_backend_pid()")
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+    tx.rollback()
+
+    assert session.lost(psycopg.OperationalError("server closed the connection unexpectedly"), tx) is not None

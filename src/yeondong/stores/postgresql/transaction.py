@@ -106,9 +106,11 @@ class PostgresqlTransaction:
         self._connection.guarded = False
         with contextlib.suppress(psycopg.Error):
             self._leave_pipeline()
-        with contextlib.suppress(psycopg.Error):
+        try:
             if self._connection.pgconn.transaction_status in _OPEN:
                 self._connection.execute(b"ROLLBACK")
+        except psycopg.Error:
+            self._cut_short = True  # what the handler met elsewhere was the same outage
         self._end()
 
     def _fail(self, error: psycopg.Error) -> NoReturn:
