@@ -91,6 +91,8 @@ class Process:
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)  # it tells where it hangs
+            self._process.wait()
             raise AssertionError(f"{self.name} is still there after {seconds:g} s:\n{self.log()}") from None
 
     def killed_itself(self) -> bool:

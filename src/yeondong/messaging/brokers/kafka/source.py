@@ -1,14 +1,17 @@
 """Reading a topic as a member of a consumer group.
 
 librdkafka has threads of its own for fetching and for heartbeats: a slow handler never leaves the group. It calls back
-only from within ``poll`` and ``consume``, so that all of this runs on the flow's thread.
+only from within ``poll`` and ``consume``, so that all of this runs on the flow's thread; a consumer that is closed has
+a thread for its end, and nothing that it says then is heard.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -41,6 +44,10 @@ TUNING: Final = {
 
 OPEN_SECONDS: Final = 5.0
 """How long each question of an opening may take; the flow tries again after an outage."""
+
+CLOSE_SECONDS: Final = 4.0
+"""How long to wait for the end of a consumer, which takes 2 s where the cluster is away. Where it stands still while a
+commit is under way, librdkafka waits for its return, and at times for ever (librdkafka's issue 3740)."""
 
 FIRST_SLICE: Final = 0.002
 LAST_SLICE: Final = 0.05
@@ -143,7 +150,7 @@ class KafkaSource:
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
             "allow.auto.create.topics": False,
-            "on_commit": self._on_commit,
+            "on_commit": partial(self._on_commit, self._progress, self._commits),
             "error_cb": self._on_error,
         }
 
@@ -161,17 +168,24 @@ class KafkaSource:
         return group
 
     def close(self) -> None:
-        """Commit what is settled, and leave the group. Where the cluster is away, that takes 2 s at most."""
+        """Commit what is settled, and leave the group; behind our back, if that takes long."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None and self._pid != os.getpid():
             _FORKED.append(consumer)
         elif consumer is not None:
-            try:
-                self._tell(consumer, self._progress.untold())
-                consumer.close()
-            except (KafkaException, RuntimeError) as error:
-                log.warning("kafka.closed_badly topic=%r group=%r reason=%r", self._topic, self._name, str(error))
+            self._tell(consumer, self._progress.untold())
+            closing = threading.Thread(target=self._end, args=(consumer,), name="kafka-closing", daemon=True)
+            closing.start()
+            closing.join(CLOSE_SECONDS)
+            if closing.is_alive():
+                log.warning("kafka.closes_late topic=%r group=%r", self._topic, self._name)
         self._forget()
+
+    def _end(self, consumer: Consumer) -> None:
+        try:
+            consumer.close()
+        except (KafkaException, RuntimeError) as error:
+            log.warning("kafka.closed_badly topic=%r group=%r reason=%r", self._topic, self._name, str(error))
 
     def _opened(self) -> Consumer:
         if self._consumer is None or self._pid != os.getpid():
@@ -333,12 +347,14 @@ class KafkaSource:
         self._commits.send(self._clock.elapsed())
         return True
 
-    def _on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
+    def _on_commit(
+        self, progress: Progress, commits: Commits, error: KafkaError | None, partitions: Sequence[TopicPartition]
+    ) -> None:
         for each in partitions:
             if error is None and each.error is None:
-                self._progress.told(each.partition, each.offset)
+                progress.told(each.partition, each.offset)
         first = error or next((each.error for each in partitions if each.error is not None), None)
-        self._commits.heard(first)
+        commits.heard(first)
         if first is not None:
             log.debug("kafka.not_committed topic=%r group=%r reason=%r", self._topic, self._name, first.str())
             if first.code() in MISSING:
@@ -359,7 +375,7 @@ class KafkaSource:
     # --- what the group's coordinator decides -------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        if self._consumer is None:
+        if self._consumer is not consumer:
             return
         try:
             committed = consumer.committed(list(partitions), timeout=OPEN_SECONDS) if partitions else []
@@ -396,7 +412,7 @@ class KafkaSource:
 
     def _leave(self, consumer: Consumer, numbers: set[int], *, lost: bool) -> None:
         gone = {number: self._names[number] for number in numbers if number in self._names}
-        if self._consumer is None or not gone:
+        if self._consumer is not consumer or not gone:
             return
         names = frozenset(gone.values())
         self._ahead = [record for record in self._ahead if record.partition() not in gone]
