@@ -14,20 +14,34 @@ READMES = ("README.md", "README.ko.md")
 
 @pytest.mark.parametrize("readme", [True, False], ids=["README", "docs"])
 def test_code_on_pages_type_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readme: bool) -> None:
-    written: dict[str, str] = {}
-    for page in map(read_page, PAGES):
-        if (page.name in READMES) is readme and page.name != READMES[1]:
-            for name, text in page.files().items():
-                assert written.setdefault(name, text) == text, f"{page.name}: another page has a {name} too"
-                (tmp_path / name).write_text(text, encoding="utf-8")
-    assert written
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MYPYPATH", str(ROOT / "src"))
-    names = [name for name in written if name.endswith(".py")]
+    folders = _folders(readme=readme)
+    assert folders
+    for number, written in enumerate(folders):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name, text in written.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        monkeypatch.chdir(folder)
+        names = [name for name in written if name.endswith(".py")]
 
-    printed, failed, _ = mypy.api.run(["--strict", "--cache-dir", str(ROOT / ".mypy_cache" / "pages"), *names])
+        printed, failed, _ = mypy.api.run(["--strict", "--cache-dir", str(ROOT / ".mypy_cache" / "pages"), *names])
 
-    assert "Success" in printed, printed + failed
+        assert "Success" in printed, printed + failed
+
+
+def _folders(*, readme: bool) -> list[dict[str, str]]:
+    """Return the files of all pages, in one folder as far as names allow: how-to pages go on from the tutorial."""
+    folders: list[dict[str, str]] = []
+    for page in map(read_page, sorted(PAGES, key=lambda path: "tutorial" not in str(path))):
+        files = page.files() if (page.name in READMES) is readme and page.name != READMES[1] else {}
+        fits = (each for each in folders if all(each.get(name, text) == text for name, text in files.items()))
+        folder = next(fits, None)
+        if folder is not None:
+            folder.update(files)
+        elif files:
+            folders.append(dict(files))
+    return folders
 
 
 def test_python_on_pages_is_in_files() -> None:
