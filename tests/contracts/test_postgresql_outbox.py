@@ -187,3 +187,25 @@ def test_a_relay_begins_where_the_last_one_had_seen_all(database: str) -> None:
     second = store.connect()
     assert second.outbox.lag().waiting == 1
     assert ids(second.outbox.waiting(10, set())) == ["late"]
+
+
+@pytest.mark.parametrize("marking", ["status", "position"])
+def test_a_relay_works_through_a_pooler_of_transactions(database: str, pooled: str, marking: str) -> None:
+    PostgresqlStore(database).create()
+    store = PostgresqlStore(pooled)
+    session = store.connect()
+    fence = session.leases.take(RELAY, "relay", 3600)
+    assert fence is not None
+    session.outbox_log.resume()
+    sent: list[str] = []
+    for number in range(12):  # more often than psycopg takes to prepare a statement
+        with psycopg.connect(pooled, prepare_threshold=None) as connection:
+            store.add(connection, [message(f"m{number}")])
+        rows = session.outbox.waiting(10, set()) if marking == "status" else session.outbox_log.read(10)
+        sent += ids(rows)
+        if marking == "status":
+            session.outbox.mark([row.receipt for row in rows], fence)
+        else:
+            session.outbox_log.save(rows[-1].receipt, fence)
+
+    assert sent == [f"m{number}" for number in range(12)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import TypeVar
 
 import psycopg
 import pytest
@@ -13,12 +15,16 @@ from msgspec import structs
 
 from scripts.servers.postgresql import programs
 from tests.servers.postgresql import PrivatePostgresql
+from yeondong import Event, Yeondong
+from yeondong.app.assembly import make_worker
 from yeondong.core.delivery import Delivery
 from yeondong.core.fence import Fence
 from yeondong.core.store import RELAY, OutboxLog
 from yeondong.errors import PositionLost
 from yeondong.stores.postgresql import PostgresqlStore
 from yeondong.testing.store_suite.scene import OCCURRED_AT, ids, message
+
+T = TypeVar("T")
 
 LATER = (OCCURRED_AT + timedelta(hours=1)).isoformat()
 
@@ -215,3 +221,47 @@ def test_a_server_that_was_set_back_goes_on_and_passes_nothing_over() -> None:
         store = PostgresqlStore(url)
         add(store, url, "m4", "m5", "m6")
         assert ids(rest_of(log_of(store))) == ["m2", "m4", "m5", "m6"]
+
+
+class Ping(Event, channel="pings", key="number"):
+    number: int
+
+
+def test_the_flow_stops_says_why_and_goes_on_when_it_is_told_from_when_on(database: str) -> None:
+    app = Yeondong("restored", store=database, broker="memory:")
+    app.sends(Ping)
+    outbox = app.outbox(marking="position")
+    store = PostgresqlStore(database)
+    store.create()
+    with app.transaction() as tx:
+        outbox.add(tx, Ping(1))
+    session = store.connect()
+    fence = session.leases.take(RELAY, "old", 3600)
+    assert fence is not None
+    session.positions.save(RELAY, "7711000000000000000 900:900: 900:900: 0", fence)
+    session.leases.release(fence)
+    worker = make_worker(app, "relay")
+    (flow,) = worker.flows
+    worker.start()
+    try:
+        stopped = until(lambda: session.flows.control(RELAY).stopped)
+        assert "made of a dump" in stopped
+        assert "yeondong replay APP outbox --from TIME" in stopped
+        assert flow.handled == 0
+        session.flows.ask_replay(RELAY, "start")
+        session.flows.resume(RELAY)
+        until(lambda: flow.handled == 1)
+        until(lambda: session.outbox_log.lag().waiting == 0)
+        assert session.flows.control(RELAY).stopped is None
+    finally:
+        worker.stop()
+
+
+def until(look: Callable[[], T | None]) -> T:
+    pause = threading.Event()
+    for _ in range(2_000):
+        found = look()
+        if found:
+            return found
+        pause.wait(0.01)
+    pytest.fail("did not come")
