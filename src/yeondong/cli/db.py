@@ -27,12 +27,12 @@ yeondong db check shop.app
 
 @click.group(cls=Commands)
 def db() -> None:
-    """Create, print and check the tables of an app's store and broker."""
+    """Create, print and check the tables and topics of an app's store and broker."""
 
 
 @db.command(cls=AppCommand, examples=CREATE_EXAMPLES)
 def create(chosen: Chosen) -> Exit:
-    """Create the tables that are missing in the store of APP, and at its broker. What is there is not changed."""
+    """Create the tables and topics that are missing in the store of APP and at its broker. What is there stays."""
     for address, systems in _systems(chosen):
         made = [name for system in systems for name in _create(chosen, system)]
         for name in made:
