@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from examples.shop.evidence import CHANNELS, Sent
 from examples.shop.place import Nowhere
 
 ASK_SECONDS: Final = 10.0
+LONGEST_SESSION_SECONDS: Final = 60.0
 PARTITIONS: Final = 6
 # What yeondong's settings about the way into the cluster are called there.
 WAY_IN: Final = {
@@ -59,14 +61,28 @@ class BrokerOnKafka:
     def remove(self) -> None:
         """Delete the topics and the groups."""
         admin = AdminClient(self._client)
-        groups = [group.group_id for group in admin.list_consumer_groups().result(ASK_SECONDS).valid]
-        topics = list(admin.list_topics(timeout=ASK_SECONDS).topics)
-        gone = [group for group in groups if group.startswith(self._prefix)]
-        futures = list(admin.delete_consumer_groups(gone).values()) if gone else []
-        gone = [topic for topic in topics if topic.startswith(self._prefix)]
-        futures += admin.delete_topics(gone).values() if gone else []
-        for future in futures:
-            future.result(ASK_SECONDS)
+        topics = [name for name in admin.list_topics(timeout=ASK_SECONDS).topics if name.startswith(self._prefix)]
+        for deleted in admin.delete_topics(topics).values() if topics else ():
+            deleted.result(ASK_SECONDS)
+        give_up = time.monotonic() + LONGEST_SESSION_SECONDS
+        while not self._groups_are_gone(admin):
+            if time.monotonic() > give_up:
+                raise Nowhere(f"the groups {self._prefix}* could not be deleted: they still have members")
+            time.sleep(0.2)
+
+    def _groups_are_gone(self, admin: AdminClient) -> bool:
+        """Delete the groups; False while one counts a member, which was killed, until its session has ended."""
+        names = [group.group_id for group in admin.list_consumer_groups().result(ASK_SECONDS).valid]
+        ours = [name for name in names if name.startswith(self._prefix)]
+        left = False
+        for deleted in admin.delete_consumer_groups(ours).values() if ours else ():
+            try:
+                deleted.result(ASK_SECONDS)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.NON_EMPTY_GROUP:
+                    raise
+                left = True
+        return not left
 
 
 def _names(content: Mapping[str, Any]) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from examples.shop.checker import Least, check
 from examples.shop.on_postgresql import with_search_path
+from tests.acceptance.world import until
 
 ROOT = Path(__file__).parents[2]
 SEVERAL = ("postgresql", "kafka")
@@ -48,14 +49,8 @@ def test_the_demo_on(tmp_path: Path, database: str, kafka: str, store: str, brok
     assert code == 0, printed
     assert "every promise was kept" in printed
     assert not folder.exists()
-    with psycopg.connect(database) as connection:
-        assert connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'yeondong%'").fetchall() == []
-    if broker == "kafka":
-        [prefix] = re.findall(r"topics (\S+\.)\* on Kafka", printed)
-        admin = AdminClient({"bootstrap.servers": kafka.removeprefix("kafka://"), "log_level": 0})
-        assert not [name for name in admin.list_topics(timeout=20).topics if name.startswith(prefix)]
-        groups = admin.list_consumer_groups().result(20).valid
-        assert not [group.group_id for group in groups if group.group_id.startswith(prefix)]
+    assert ("on Kafka" in printed) == (broker == "kafka")
+    nothing_is_left(database, kafka, printed)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +83,33 @@ def test_a_search_path_is_added_to_what_a_url_says() -> None:
     url = "postgresql://shop@db/orders?options=-c%20work_mem%3D8MB"
 
     assert with_search_path(url, "demo") == f"{url}%20-c%20search_path%3Ddemo"
+
+
+@pytest.mark.timeout(120)
+def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path: Path, database: str, kafka: str) -> None:
+    with (tmp_path / "printed").open("wb") as printed:
+        demo = subprocess.Popen(
+            [sys.executable, "-m", "examples.shop", "demo", "--folder", str(tmp_path / "demo"), "--session", "2"],
+            cwd=ROOT,
+            env={**os.environ, "YEONDONG_STORE": database, "YEONDONG_BROKER": kafka},
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        until(lambda: "killed" in (tmp_path / "printed").read_text(), "it is in the midst of it", seconds=60)
+        demo.terminate()
+        assert demo.wait(50) == 130, (tmp_path / "printed").read_text()
+    finally:
+        demo.kill()
+    nothing_is_left(database, kafka, (tmp_path / "printed").read_text())
+
+
+def nothing_is_left(database: str, kafka: str, printed: str) -> None:
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'yeondong%'").fetchall() == []
+    for prefix in re.findall(r"topics (\S+\.)\* on Kafka", printed):
+        admin = AdminClient({"bootstrap.servers": kafka.removeprefix("kafka://"), "log_level": 0})
+        assert not [name for name in admin.list_topics(timeout=20).topics if name.startswith(prefix)]
+        groups = admin.list_consumer_groups().result(20).valid
+        assert not [group.group_id for group in groups if group.group_id.startswith(prefix)]
