@@ -44,7 +44,7 @@ class Several(Site):
         self._client: dict[str, Any] = {"bootstrap.servers": broker.removeprefix("kafka://"), "log_level": 0}
         self._prefix = prefix
         super().__init__(folder, store, broker, prefix)
-        self.set(kafka_partitions=6, lease_seconds=LEASE_SECONDS, in_flight=IN_FLIGHT)
+        self.set(kafka_partitions=6, lease_seconds=LEASE_SECONDS, relay_in_flight=IN_FLIGHT)
         self.factory = ""
         self.app = orders.make()
         self.running: dict[str, list[Process]] = {"relay": [], "handlers": []}
