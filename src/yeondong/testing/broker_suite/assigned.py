@@ -48,7 +48,8 @@ class AssignedSuite:
         def settle_all_but_the_last(partitions: frozenset[str]) -> None:
             for partition in partitions:
                 *done, last = [delivery for delivery in found if delivery.partition == partition]
-                source.settle(done)
+                for each in done:  # one by one: also what no commit of its own was due for
+                    source.settle([each])
                 left.append(last)
 
         scene.open(source, settle_all_but_the_last)
