@@ -7,6 +7,7 @@ import platform
 import sqlite3
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 
@@ -18,6 +19,8 @@ def describe_machine() -> Mapping[str, str]:
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
+        "psycopg": version("psycopg"),
+        "confluent-kafka": version("confluent-kafka"),
         "load before": f"{os.getloadavg()[0]:.2f}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
