@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
 import pytest
+from cloudevents.core.bindings.kafka import KafkaMessage, to_binary_event, to_structured_event
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
 from tests.contracts.kafka_brokers import PARTITIONS, broker_at, new_prefix, remove
 from tests.servers.kafka import PrivateKafka
-from tests.servers.shared import required
+from tests.servers.shared import missing, required
 from yeondong.core.broker import Since
 from yeondong.core.delivery import Delivery
 from yeondong.errors import ConnectionLost, DeclarationError, PositionLost
 from yeondong.messaging.brokers.kafka import Cluster, KafkaBroker
 from yeondong.messaging.brokers.kafka.source import KafkaSource
-from yeondong.testing.broker_suite.scene import ids, messages, receiver, soon
+from yeondong.testing.broker_suite.scene import OCCURRED_AT, ids, messages, receiver, soon
 
 PATIENCE_SECONDS = 30.0
 
@@ -125,6 +130,45 @@ def scene() -> Iterator[Scene]:
     scene = Scene(required("kafka"))
     yield scene
     scene.close()
+
+
+# --- what others send -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("to_record", [to_binary_event, to_structured_event])
+def test_what_the_sdk_of_cloudevents_sends_is_read(scene: Scene, to_record: Callable[..., KafkaMessage]) -> None:
+    scene.register()
+    attributes = {"id": "7", "source": "/crm", "type": "order.placed", "specversion": "1.0", "time": OCCURRED_AT}
+    event = CloudEvent({**attributes, "partitionkey": "k", "datacontenttype": "application/json"}, {"total": 3})
+    record = to_record(event, JSONFormat())
+    producer = Producer({"bootstrap.servers": scene.url.removeprefix("kafka://"), "log_level": 0})
+    producer.produce(scene.topic, record.value, record.key, headers=list(record.headers.items()))
+    assert producer.flush(10) == 0
+
+    (found,) = drain(scene.opened(), 1)
+
+    message = found.message
+    assert found.flaw is None
+    assert (message.id, message.type, message.key, message.origin) == ("7", "order.placed", "k", "/crm")
+    assert msgspec.json.decode(message.data or b"") == {"total": 3}
+    assert message.occurred_at == OCCURRED_AT
+
+
+def test_what_kcat_sends_is_read(scene: Scene) -> None:
+    scene.register()
+    bootstrap = scene.url.removeprefix("kafka://")
+    command = ["kcat", "-P", "-b", bootstrap, "-t", scene.topic, "-K", "|", "-H", "lang=ko", "-Z"]
+
+    try:
+        subprocess.run(command, input='k1|{"total":3}\nk1|\n', text=True, check=True, timeout=20)
+    except FileNotFoundError:
+        missing("kcat is not here; fetch it: scripts/services install kafka")
+    sent, tombstone = drain(scene.opened(), 2)
+
+    assert (sent.message.type, sent.message.key, sent.message.data) == ("", "k1", b'{"total":3}')
+    assert sent.message.headers == {"lang": "ko"}
+    assert sent.message.id == f"kafka:{sent.partition}/{sent.receipt}"
+    assert (tombstone.message.key, tombstone.message.data, tombstone.flaw) == ("k1", None, None)
 
 
 # --- the topic --------------------------------------------------------------------------------------------------------
