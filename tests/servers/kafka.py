@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,7 @@ Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 _QUICK = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xms128m", "-Xmx512m")
 # After a kill the controller lets a broker come back only when it has given up the one that was.
 _SESSIONS = {"broker.session.timeout.ms": "2000", "broker.heartbeat.interval.ms": "300"}
+_BACK_SECONDS = 20.0
 _LOGGING = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
 _PLAIN_LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 _SCRAM_LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule"
@@ -108,6 +110,14 @@ class PrivateKafka(Private):
         """A client of the operators, who may do everything."""
         return AdminClient({"bootstrap.servers": self.bootstrap})
 
+    def resume(self) -> None:
+        """As any server; the controller may have given up the broker meanwhile, and takes a moment to have it back."""
+        self.go_on()
+        admin, deadline = self.admin(), time.monotonic() + _BACK_SECONDS
+        while not all(leader >= 0 for leader in _leaders(admin)):
+            assert time.monotonic() < deadline, f"the broker was not taken back within {_BACK_SECONDS:g} s"
+            time.sleep(0.05)
+
     def create_topic(self, name: str, partitions: int = 1, **settings: str) -> None:
         admin = self.admin()
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=settings)
@@ -137,6 +147,12 @@ _AUTHORIZER: Mapping[str, str] = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "super.users": "User:ANONYMOUS",  # operators, and the server itself: whoever comes in the clear
 }
+
+
+def _leaders(admin: AdminClient) -> list[int]:
+    """The broker that leads each partition; -1 where none does."""
+    topics = admin.list_topics(timeout=_BACK_SECONDS).topics
+    return [partition.leader for topic in topics.values() for partition in topic.partitions.values()]
 
 
 def _protocol(sasl: Mechanism | None, tls: Certificate | None) -> str:

@@ -53,7 +53,7 @@ class Private:
 
     def stop(self) -> None:
         """End it as an operator does."""
-        self.resume()
+        self.go_on()
         self.process.end(self.server.stop_signal, _STOP_WAIT_SECONDS)
 
     def kill(self) -> None:
@@ -70,6 +70,10 @@ class Private:
             process.send(signal.SIGSTOP)
 
     def resume(self) -> None:
+        """Let it go on, and return when it serves again."""
+        self.go_on()
+
+    def go_on(self) -> None:
         for process in self.process.family():
             process.send(signal.SIGCONT)
 
