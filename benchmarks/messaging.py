@@ -47,7 +47,7 @@ peer="faststream",
             ],
             limit=Side("limit", BARE, "publish", {"messages": messages, "each": each, "size": BYTES}, needs=KAFKA),
             limit_is=f"bare confluent-kafka, idempotent, acks=all: produce {each} messages, encoded before, with the "
-            "same headers, made before, and a callback each, then flush",
+            "same headers, put together for each, and a callback each, then flush",
             settings={
                 "bytes": BYTES, "keys": 1_000, "messages": messages, "messages for FastStream": for_peer,
                 "at once": each, "partitions": 4,

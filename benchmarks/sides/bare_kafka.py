@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 from confluent_kafka import Consumer, Message, Producer
@@ -19,13 +19,13 @@ WAIT_SECONDS = 60.0
 PAUSE_SECONDS = (0.05, 0.15)  # nobody sleeps meanwhile that would have to be woken
 
 
-def headers_of(number: int) -> list[tuple[str, bytes]]:
-    """Return the headers that ours have, of the same sizes."""
-    return [
-        ("ce_specversion", b"1.0"), ("ce_id", b"00000000-0000-7000-8000-%012d" % number), ("ce_type", b"Order"),
-        ("ce_source", b"/measured"), ("ce_time", b"2026-11-22T00:00:00.000000Z"),
-        ("content-type", b"application/json"),
-    ]  # fmt: skip
+Ready: TypeAlias = tuple[bytes, bytes, bytes]
+"""Data, key and id of a message."""
+
+
+def id_of(number: int) -> bytes:
+    """Return an id of the same size as ours."""
+    return b"00000000-0000-7000-8000-%012d" % number
 
 
 def make_producer(kafka: str, linger_ms: float = 2) -> Producer:
@@ -40,9 +40,9 @@ def publish(kafka: str, topic: str, messages: int, each: int, size: int) -> Mapp
     """Produce ``each`` messages, made before, and wait for their confirmations."""
     create_topic(kafka, topic)
     producer = make_producer(kafka)
-    produce_all(producer, topic, [(b"warm", b"warm", headers_of(0))], 1)
+    produce_all(producer, topic, [(b"warm", b"warm", id_of(0))], 1)
     ready = [
-        (msgspec.json.encode(order), order.customer.encode(), headers_of(number))
+        (msgspec.json.encode(order), order.customer.encode(), id_of(number))
         for number, order in enumerate(make_orders(messages, size))
     ]
     leave_out()
@@ -51,8 +51,8 @@ def publish(kafka: str, topic: str, messages: int, each: int, size: int) -> Mapp
     return {"rate": messages / (time.perf_counter() - began)}
 
 
-def produce_all(producer: Producer, topic: str, ready: list[tuple[bytes, bytes, Any]], each: int) -> None:
-    """Produce with a callback each, and wait for all after ``each``."""
+def produce_all(producer: Producer, topic: str, ready: Sequence[Ready], each: int) -> None:
+    """Produce with the headers that ours have and a callback each, and wait for all after ``each``."""
     confirmed = 0
 
     def delivered(error: Any, _message: Message) -> None:
@@ -62,7 +62,11 @@ def produce_all(producer: Producer, topic: str, ready: list[tuple[bytes, bytes, 
 
     produce = producer.produce
     for start in range(0, len(ready), each):
-        for data, key, headers in ready[start : start + each]:
+        for data, key, message_id in ready[start : start + each]:
+            headers: list[tuple[str, str | bytes | None]] = [
+                ("ce_specversion", b"1.0"), ("ce_id", message_id), ("ce_type", b"Order"), ("ce_source", b"/measured"),
+                ("ce_time", b"2026-11-22T00:00:00.000000Z"), ("content-type", b"application/json"),
+            ]  # fmt: skip
             produce(topic, data, key, headers=headers, on_delivery=delivered)
         producer.flush()
     if confirmed != len(ready):
@@ -100,7 +104,7 @@ def fill(kafka: str, topic: str, messages: int, size: int, *, create: bool = Tru
     if create:
         create_topic(kafka, topic)
     ready = [
-        (msgspec.json.encode(order), order.customer.encode(), headers_of(number))
+        (msgspec.json.encode(order), order.customer.encode(), id_of(number))
         for number, order in enumerate(make_orders(messages, size))
     ]
     produce_all(make_producer(kafka, 20), topic, ready, messages)
@@ -113,7 +117,7 @@ def latency(kafka: str, topic: str, samples: int) -> Mapping[str, float]:
 
     def act(number: int) -> float:
         began = time.perf_counter()
-        produce_all(producer, topic, [(b'{"number":%d}' % number, b"%d" % number, headers_of(number))], 1)
+        produce_all(producer, topic, [(b'{"number":%d}' % number, b"%d" % number, id_of(number))], 1)
         return began
 
     try:
