@@ -30,7 +30,7 @@ def remove(url_and_prefix: str) -> None:
     admin = AdminClient({"bootstrap.servers": url.removeprefix("kafka://"), "log_level": 0})
     if topics := [name for name in admin.list_topics(timeout=10).topics if name.startswith(prefix)]:
         for deleted in admin.delete_topics(topics).values():
-            deleted.result(10)
+            deleted.result(30)
 
 
 def read(bootstrap: str, topic: str) -> list[Message]:

@@ -72,22 +72,26 @@ class Scene:
         assert producer.flush(10) == 0
 
     def delete(self) -> None:
-        self.admin.delete_topics([self.topic])[self.topic].result(10)
+        self.admin.delete_topics([self.topic])[self.topic].result(PATIENCE_SECONDS)
 
     def cut(self, partition: int, before: int) -> None:
         """Delete what stands before an offset, as the topic's retention does."""
         at = TopicPartition(self.topic, partition, before)
-        self.admin.delete_records([at])[at].result(10)
+        self.admin.delete_records([at])[at].result(PATIENCE_SECONDS)
 
     def set_offset(self, partition: int, offset: int) -> None:
         """Set the group's offset, as an operator does by Kafka's own tools."""
         at = ConsumerGroupTopicPartitions(self.name, [TopicPartition(self.topic, partition, offset)])
-        self.admin.alter_consumer_group_offsets([at])[self.name].result(10)
+        self.admin.alter_consumer_group_offsets([at])[self.name].result(PATIENCE_SECONDS)
 
-    def close(self) -> None:
+    def leave(self) -> None:
+        """Close what is open; the server itself goes with the test."""
         for source in self._sources:
             source.close()
         self.broker.close()
+
+    def close(self) -> None:
+        self.leave()
         remove(self.place)
 
 
@@ -234,7 +238,7 @@ def test_a_partition_that_is_added_is_read_from_its_start() -> None:
     scene = Scene(required("kafka"), "topic.metadata.refresh.interval.ms=300")
     scene.register("now")
     source = scene.opened()
-    scene.admin.create_partitions([NewPartitions(scene.topic, PARTITIONS + 1)])[scene.topic].result(10)
+    scene.admin.create_partitions([NewPartitions(scene.topic, PARTITIONS + 1)])[scene.topic].result(PATIENCE_SECONDS)
     scene.produce(PARTITIONS, b"first")
 
     (found,) = drain(source, 1)
@@ -302,7 +306,7 @@ def test_a_group_whose_offsets_kafka_has_forgotten_stands_where_it_began(scene: 
     source = scene.opened()
     settled(source, drain(source, 2))
     source.close()
-    scene.admin.delete_consumer_groups([scene.name])[scene.name].result(10)
+    scene.admin.delete_consumer_groups([scene.name])[scene.name].result(PATIENCE_SECONDS)
 
     found = drain(scene.opened(), 2)
 
@@ -358,4 +362,4 @@ def test_a_cluster_that_is_away_is_told_and_nothing_is_lost(away: str) -> None:
         again = drain(scene.opened(), 15)
 
         assert sorted(ids(again)) == sorted(ids(found[5:]))
-        scene.close()
+        scene.leave()
