@@ -150,8 +150,8 @@ class SimWorker:
                 return f"session: {process.name} begins {id} after its session has expired"
             if fenced and assigned and delivery.partition not in self.source.partitions:
                 return f"partition: {process.name} begins {id} of {delivery.partition}, which it does not have"
-            # What was gathered into a group before the source was lost is in hand.
-            reads = fenced or (self.flow.report().state == "running" and not self.source.expelled)
+            # A group asks once, when it is gathered.
+            reads = fenced and self.flow.report().state == "running" and not self.source.expelled
             if scope.generation < sim.rewound and reads and not self._ending:
                 return f"replay: {process.name} handles {id} as if it were before the replay"
             if plan.exclusive and self.keeper.fence(FLOW) is None:

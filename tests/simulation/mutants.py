@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from tests.simulation.sources import SimLog
-from tests.simulation.store import SimHeld, SimInbox, SimStore, SimSuspects, SimTransaction
+from tests.simulation.sources import SimLog, SimSource
+from tests.simulation.store import SimFlows, SimHeld, SimInbox, SimStore, SimSuspects, SimTransaction
 from tests.simulation.world import FOREVER
 from yeondong.core.delivery import UNHANDLED, Delivery, Retry, Settled, Unhandled
 from yeondong.core.fence import Fence
-from yeondong.core.store import Control, Hold
-from yeondong.engine.decisions import Decisions
+from yeondong.core.store import Hold
 from yeondong.engine.handling import Grouped, Plain
 from yeondong.engine.intake import Intake
 from yeondong.engine.lane import Halt
@@ -121,10 +120,6 @@ def keys_as_they_were(intake: Intake, deliveries: Sequence[Delivery]) -> None:
     intake._keys_known = known
 
 
-def as_it_was(decisions: Decisions) -> Control:
-    return decisions.control
-
-
 def for_ever(_tenure: Tenure) -> float:
     return FOREVER
 
@@ -169,4 +164,13 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant("suspects are not written down", ((SimSuspects, "begin", nothing),)),
     Mutant("no claim is checked", ((SimStore, "check", unclaimed),), assigned=True),
+    Mutant("what is due is not asked for by partition", ((SimHeld, "due", due_for_everybody),), assigned=True),
+    Mutant(
+        "keys are not loaded for a new partition",
+        ((Intake, "gain", nothing), (Intake, "arrive", keys_as_they_were)),
+        assigned=True,
+    ),
+    Mutant("the broker does not confirm a claim", ((SimSource, "confirm", always),), assigned=True),
+    Mutant("lanes don't look at the session", ((Tenure, "until", for_ever),), assigned=True),
+    Mutant("a replay that began is not noted", ((SimFlows, "begin_replay", nothing),), assigned=True),
 )

@@ -17,18 +17,23 @@ HISTORIES = 2_000
 CHUNK = 250
 
 
-def wrong(seeds: range) -> list[str]:
+def wrong(seeds: range, *, assigned: bool = False) -> list[str]:
     """Tell the first broken promise of each history, with the command that tells its story."""
     return [
-        f"{found[0]}; see: python -m tests.simulation --seed {seed}"
+        f"{found[0]}; see: python -m tests.simulation --seed {seed}{' --assigned' if assigned else ''}"
         for seed in seeds
-        if (found := problems(run(scenario(seed))))
+        if (found := problems(run(scenario(seed, assigned=assigned))))
     ]
 
 
 @pytest.mark.parametrize("first", range(0, HISTORIES, CHUNK))
 def test_no_history_breaks_a_promise(first: int) -> None:
     assert wrong(range(first, first + CHUNK)) == []
+
+
+@pytest.mark.parametrize("first", range(0, HISTORIES // 4, CHUNK))
+def test_no_history_of_a_shared_group_breaks_a_promise(first: int) -> None:
+    assert wrong(range(first, first + CHUNK), assigned=True) == []
 
 
 def test_two_thousand_histories_take_less_than_a_minute() -> None:

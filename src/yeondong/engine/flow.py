@@ -725,12 +725,13 @@ class Flow:
             slot.give([delivery])
             return
         attempt = self._suspicion.attempt(delivery)
-        current = replace(delivery, attempt=min(attempt, self.plan.attempts))
+        enough = f"the process ended {attempt - 1} times while this message was being handled"
+        flaw = enough if attempt > self.plan.attempts else delivery.flaw
+        current = replace(delivery, attempt=min(attempt, self.plan.attempts), flaw=flaw)
         if isinstance(delivery.receipt, HeldReceipt):
             self._holding.exchange(delivery, current)
-        if attempt > self.plan.attempts:
-            self._suspicion.ended([delivery], tried=True)
-            self._fail(current, f"the process ended {attempt - 1} times while this message was being handled")
+        if flaw is enough:
+            slot.give([current])  # no handler sees it, but the inbox is asked: a paused worker may have it in its hands
             return
         slot.backlog.appendleft(current)
         if self._suspicion.may_try(current, self.plan.attempts):
