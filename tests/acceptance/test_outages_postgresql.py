@@ -95,11 +95,16 @@ def test_a_full_disk_pauses_flows_until_there_is_room(
     site_on: Callable[[str], Site], server: PrivatePostgresql
 ) -> None:
     site = site_on(server.create_database(server.add_small_disk(40)))
-    workers = site.work()
+    _relay, *workers = site.work()
     site.rows("CREATE TABLE filler (content text)")
     with Customers().ordering() as customers:
         site.under_load()
+        for worker in workers:  # what waits for them needs more room than is left in the pages there are
+            worker.pause()
+        customers.order_on(40)
         until(lambda: full(site) and customers.refused > 0, "no order has room any more")
+        for worker in workers:
+            worker.go_on()
         until(lambda: any("flow.paused" in worker.log() for worker in workers), "a flow has paused")
         site.rows("DROP TABLE filler")
         customers.order_on()
