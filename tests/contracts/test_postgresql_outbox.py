@@ -79,6 +79,7 @@ def explained(connection: psycopg.Connection[Any], statement: str, values: Mappi
 def test_a_look_at_nothing_new_reads_next_to_nothing(large: psycopg.Connection[Any], database: str) -> None:
     with psycopg.connect(database) as long:
         long.execute("SELECT pg_current_xact_id()")
+        large.execute("SELECT pg_current_xact_id()")  # a later one: what is above all others needs no mention
         windows = Windows(PostgresqlStore(database).connect()._link, outbox.NO_LATER, outbox.STANDING)
         seen = windows.now()
         assert seen.running, "the open transaction shows in the snapshot"
