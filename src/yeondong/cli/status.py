@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
+import signal
+import threading
 from collections.abc import Iterator
+from types import FrameType
 
 import click
 from rich.console import Group, RenderableType
@@ -62,25 +65,42 @@ def status(chosen: Chosen, *, as_json: bool, watch: bool, interval: float, old_m
 
 
 def _watch(chosen: Chosen, old_seconds: float, interval: float, *, as_json: bool) -> Exit:
-    session = open_session(chosen)
     screen = console()
-    try:
+    with (
+        contextlib.closing(open_session(chosen)) as session,
+        contextlib.suppress(KeyboardInterrupt),
+        _interrupted() as interrupted,
+    ):
         if as_json or not screen.is_terminal:
-            while True:
+            while not interrupted.is_set():
                 found = observe(chosen, session, old_seconds)
                 if as_json:
                     print_json_line(found)
                 else:
                     show(render(found), Text())
-                time.sleep(interval)
+                interrupted.wait(interval)
+            return Exit.OK
         with Live(console=screen, auto_refresh=False) as live:
-            while True:
+            while not interrupted.is_set():
                 live.update(_look(chosen, session, old_seconds), refresh=True)
-                time.sleep(interval)
-    except KeyboardInterrupt:
-        return Exit.OK
+                interrupted.wait(interval)
+    return Exit.OK
+
+
+@contextlib.contextmanager
+def _interrupted() -> Iterator[threading.Event]:
+    """Note the first Ctrl-C, which would else break off a look wherever it is; a second one does."""
+    event = threading.Event()
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        event.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield event
     finally:
-        session.close()
+        signal.signal(signal.SIGINT, before)
 
 
 def _look(chosen: Chosen, session: Session, old_seconds: float) -> RenderableType:
